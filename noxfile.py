@@ -1,0 +1,83 @@
+"""Every verb a developer types: `nox -l` lists them, `nox -s unit` takes seconds and needs no root.
+
+A session makes its own environment the first time; `ci/test` runs the same ones in .venv (`--no-venv`).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import nox
+
+nox.options.sessions = ["unit"]
+nox.options.reuse_venv = "yes"
+
+
+def prepare(session: nox.Session) -> None:
+    """Install this checkout and the tools, unless the session runs in an environment that has them."""
+    if session.venv_backend != "none":
+        session.install("-q", "-e", ".[sim,dev]")
+
+
+def results(session: nox.Session, suffix: str) -> str:
+    """Where a session leaves its counts: a folder that ci/test names, or its own temporary folder."""
+    return str(Path(os.environ.get("SIM_RESULTS") or session.create_tmp()) / f"{session.name}{suffix}")
+
+
+@nox.session
+def unit(session: nox.Session) -> None:
+    """Tests without namespaces: seconds, no root."""
+    prepare(session)
+    session.run("pytest", "-q", f"--junitxml={results(session, '.xml')}", "tests/snapcore", "tests/sim", *session.posargs)
+
+
+@nox.session
+def world(session: nox.Session) -> None:
+    """Tests on real namespaces, and the contract of every stack and mechanism."""
+    prepare(session)
+    junit = f"--junitxml={results(session, '.xml')}"
+    session.run("pytest", "-q", "-n", "auto", junit, "tests/world", "tests/contract", *session.posargs)
+
+
+@nox.session
+def scenarios(session: nox.Session) -> None:
+    """Every shipped scenario, with every recovery."""
+    prepare(session)
+    workers = str(os.cpu_count() or 1)
+    session.run("sim", "run", "scenarios", "-n", workers, "--json", results(session, ".json"), *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style and likely mistakes."""
+    prepare(session)
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """mypy --strict."""
+    prepare(session)
+    session.run("mypy")
+
+
+@nox.session
+def grid(session: nox.Session) -> None:
+    """Every Python × every pyroute2 that is there (tox)."""
+    prepare(session)
+    session.run("tox", "run", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def demo(session: nox.Session) -> None:
+    """A dozen scenarios with a live view."""
+    session.run("ci/demo", *session.posargs, external=True)
+
+
+@nox.session(venv_backend="none")
+def full(session: nox.Session) -> None:
+    """Everything: all of the above."""
+    for name in ("lint", "types", "unit", "world", "scenarios", "grid"):
+        session.notify(name)
