@@ -29,7 +29,8 @@ def results(session: nox.Session, suffix: str) -> str:
 def unit(session: nox.Session) -> None:
     """Tests without namespaces: seconds, no root."""
     prepare(session)
-    session.run("pytest", "-q", f"--junitxml={results(session, '.xml')}", "tests/snapcore", "tests/sim", *session.posargs)
+    junit = f"--junitxml={results(session, '.xml')}"
+    session.run("pytest", "-q", junit, "tests/snapcore", "tests/sim", *session.posargs)
 
 
 @nox.session

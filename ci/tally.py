@@ -1,5 +1,6 @@
-"""Counts what the phases of `ci/test` left in a folder, prints `N passed, N failed, N skipped`; exit status 1 if any failed.
+"""Counts what the phases of `ci/test` left in a folder and prints `N passed, N failed, N skipped`.
 
+Exit status 1 if any failed.
 Reads NAME.status (exit status of a phase), *.xml (JUnit, of pytest) and *.json (of `sim run`).
 An unknown verdict counts as failed; a phase that failed without counting anything counts as one.
 """
