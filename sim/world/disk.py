@@ -1,0 +1,272 @@
+"""A machine's disk: overlays over a root tree, whose upper layers are what survives a reboot.
+
+As root one overlay covers the whole tree. An unprivileged user cannot put an overlay over `/` (it has locked mounts
+below): there each folder of `_FOLDERS` gets an overlay of its own, and /etc, whose files belong to a user that the
+namespace does not map, is copied once for each run, so that every file of it can be changed.
+
+The upper layer is written before anything is mounted: whiteouts and opaque folders (kernel:
+Documentation/filesystems/overlayfs.rst) make every family of network configuration start empty.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import shutil
+import stat
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from sim.errors import LabError
+from sim.scenario import FileText
+from sim.world import kernel
+
+EMPTY_FOLDERS = (
+    "etc/sysconfig/network-scripts",
+    "etc/sysconfig/network",
+    "etc/network",
+    "etc/netplan",
+    "etc/systemd/network",
+    "etc/NetworkManager/system-connections",
+    "etc/NetworkManager/conf.d",
+    "etc/NetworkManager/dispatcher.d",
+    "etc/wicked",
+    "etc/dhcp",
+    "etc/sysctl.d",
+    "etc/iptables",
+    "etc/nftables.d",
+    "etc/iproute2/rt_tables.d",
+    "usr/lib/systemd/network",
+    "var/lib/NetworkManager",
+    "var/lib/snapcore",
+    "var/lib/dhcp",
+    "var/lib/networking-config",
+)
+"""Folders that hold network configuration, or records about it: there, but empty, on a new disk where the tree has
+them. The first is always made: it is the embedded stack's."""
+
+NO_FILES = (
+    "etc/resolv.conf",
+    "etc/nftables.conf",
+    "etc/sysctl.conf",
+    "etc/hosts",
+    "etc/hostname",
+    "etc/network/interfaces",
+)
+"""Files that a new disk does not inherit."""
+
+_FOLDERS = ("etc", "usr", "var", "opt", "root", "home", "srv", "boot")
+_FRESH = ("proc", "sys", "dev", "run", "tmp", "mnt", "media", "lost+found")
+_COMMON = ("var/lib", "var/log", "var/cache", "var/tmp", "var/spool", "usr/sbin", "usr/lib", "usr/local", "usr/bin")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One overlay of a disk: where it is mounted below the root, what lies below it, where its changes go."""
+
+    at: str  # "" for the whole tree
+    lower: str
+    upper: str
+    work: str
+
+
+class Disk:
+    """The part of a machine that survives. `home` is a folder of the laboratory's own scratch file system."""
+
+    def __init__(self, home: str, root: str, privileged: bool, etc: str | None = None) -> None:
+        """`root`: the tree below; `etc`: for unprivileged runs, a copy of the tree's /etc that this user owns."""
+        self.home = home
+        self.root = root
+        self.privileged = privileged
+        self.option = "trusted" if privileged else "user"
+        os.makedirs(home, exist_ok=True)
+        self.layers = tuple(self._plan_layers(etc))
+        for layer in self.layers:
+            os.makedirs(layer.upper)
+            os.makedirs(layer.work)
+
+    def _plan_layers(self, etc: str | None) -> Iterator[Layer]:
+        if self.privileged:
+            yield self._layer("", self.root)
+            return
+        for name in _FOLDERS:
+            path = os.path.join(self.root, name)
+            if os.path.isdir(path) and not os.path.islink(path):
+                yield self._layer(name, etc if name == "etc" and etc else path)
+
+    def _layer(self, at: str, lower: str) -> Layer:
+        base = os.path.join(self.home, at or "tree")
+        return Layer(at, lower, os.path.join(base, "upper"), os.path.join(base, "work"))
+
+    def format(self, files: Mapping[str, FileText]) -> None:
+        """Make a new disk: families empty, the machine's own files in place. Call once, before the first mount."""
+        if not self.privileged:
+            for folder in _COMMON:
+                self._make_folders(folder)
+        for folder in EMPTY_FOLDERS:
+            if folder == EMPTY_FOLDERS[0] or os.path.isdir(os.path.join(self.root, folder)):
+                self._opaque(folder)
+        for path in NO_FILES:
+            self._whiteout(path)
+        for path, file in files.items():
+            self.write(path, file)
+
+    def upper_path(self, path: str) -> str:
+        """Where the changed version of an absolute or relative path lies. Its folders may not be there yet."""
+        relative = path.strip("/")
+        if not self.privileged and relative.split("/")[0] in ("bin", "sbin", "lib", "lib64"):
+            relative = "usr/" + relative  # merged /usr
+        for layer in self.layers:
+            if not layer.at:
+                return os.path.join(layer.upper, self._through_links(relative))
+            if relative == layer.at or relative.startswith(layer.at + "/"):
+                return os.path.join(layer.upper, relative[len(layer.at) :].lstrip("/"))
+        raise LabError(f"/{relative} is not on the machine's disk")
+
+    def _through_links(self, relative: str) -> str:
+        """The same path with the root tree's own top-level links (bin -> usr/bin) resolved."""
+        first, _, rest = relative.partition("/")
+        link = os.path.join(self.root, first)
+        if rest and os.path.islink(link):
+            return os.path.join(os.readlink(link).strip("/"), rest)
+        return relative
+
+    def _make_folders(self, relative: str) -> str:
+        """The folder in the upper layer, with the mode that the root tree's folder of that name has."""
+        path = self.upper_path(relative)
+        missing = []
+        while not os.path.isdir(path):
+            missing.append((path, relative))
+            path, relative = os.path.dirname(path), os.path.dirname(relative)
+        for path, relative in reversed(missing):
+            if os.path.lexists(path):
+                os.unlink(path)
+            os.mkdir(path)
+            try:
+                os.chmod(path, stat.S_IMODE(os.stat(os.path.join(self.root, relative)).st_mode))
+            except OSError:
+                os.chmod(path, 0o755)
+        return self.upper_path(relative) if not missing else missing[0][0]
+
+    def _opaque(self, relative: str) -> None:
+        path = self._make_folders(relative)
+        if not self._opaque_above(relative):
+            os.setxattr(path, f"{self.option}.overlay.opaque", b"y")
+
+    def _opaque_above(self, relative: str) -> bool:
+        parent = os.path.dirname(relative)
+        return bool(parent) and (parent in EMPTY_FOLDERS or self._opaque_above(parent))
+
+    def _whiteout(self, relative: str) -> None:
+        if self._opaque_above(relative) or not os.path.lexists(os.path.join(self.root, relative)):
+            return
+        self._make_folders(os.path.dirname(relative))
+        os.mknod(self.upper_path(relative), stat.S_IFCHR | 0o000, os.makedev(0, 0))
+
+    def write(self, path: str, file: FileText) -> None:
+        """Put one file on a disk that is not mounted; None as content makes sure that there is none."""
+        target = self.upper_path(path)
+        if file.content is None:
+            if os.path.lexists(target):
+                os.unlink(target)
+            self._whiteout(path.strip("/"))
+            return
+        self._make_folders(os.path.dirname(path.strip("/")))
+        if os.path.lexists(target):
+            os.unlink(target)
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as out:
+            out.write(file.content)
+        os.chown(target, *owner_ids(file.owner))
+        os.chmod(target, file.mode)
+
+    def mount(self, at: str) -> None:
+        """Mount the disk below `at`; called by the machine in its own mount namespace."""
+        if self.privileged:
+            self._overlay(self.layers[0], at)
+            self._submounts(at)
+            return
+        kernel.mount("tmpfs", at, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=0755")
+        for name in os.listdir(self.root):
+            path = os.path.join(self.root, name)
+            if os.path.islink(path):
+                os.symlink(os.readlink(path), os.path.join(at, name))
+            elif os.path.isdir(path):
+                os.mkdir(os.path.join(at, name))
+        for layer in self.layers:
+            self._overlay(layer, os.path.join(at, layer.at))
+
+    def _overlay(self, layer: Layer, at: str) -> None:
+        options = f"lowerdir={_escape(layer.lower)},upperdir={_escape(layer.upper)},workdir={_escape(layer.work)}"
+        options += ",index=off,metacopy=off" if self.privileged else ",userxattr"
+        kernel.mount("overlay", at, "overlay", 0, options)
+
+    def _submounts(self, at: str) -> None:
+        """Where the root tree has file systems of its own (/usr, /home), show them read-only."""
+        for name in _FOLDERS[1:]:
+            path = os.path.join(self.root, name)
+            if os.path.ismount(path):
+                kernel.mount(path, os.path.join(at, name), flags=kernel.MS_BIND)
+                read_only(os.path.join(at, name))
+
+    def keep(self, where: str) -> None:
+        """Copy all that survives to a folder (not while the machine is on and writing)."""
+        _copy(self.home, where)
+
+    def restore(self, where: str) -> None:
+        """Put back what `keep` copied. Only while nothing has the disk mounted."""
+        shutil.rmtree(self.home)
+        _copy(where, self.home)
+        for layer in self.layers:
+            shutil.rmtree(layer.work, ignore_errors=True)
+            os.makedirs(layer.work)
+
+    def walk(self, below: str) -> Iterator[tuple[str, str, str]]:
+        """All that was ever written below a folder: (absolute path in the machine, upper path, lower path)."""
+        for layer in self.layers:
+            start = os.path.join(layer.upper, below[len(layer.at) :].strip("/") if layer.at else below.strip("/"))
+            if layer.at and not (below.strip("/") + "/").startswith(layer.at + "/"):
+                continue
+            for folder, folders, names in os.walk(start):
+                for name in folders + names:
+                    upper = os.path.join(folder, name)
+                    inner = os.path.relpath(upper, layer.upper)
+                    yield "/" + os.path.join(layer.at, inner), upper, os.path.join(layer.lower, inner)
+
+
+def owner_ids(owner: str) -> tuple[int, int]:
+    """`USER[:GROUP]`, names or numbers, as (uid, gid). Raises LabError for a name that this system lacks."""
+    user, _, group = owner.partition(":")
+    try:
+        uid = int(user) if user.isdigit() else pwd.getpwnam(user).pw_uid
+        gid = uid if not group else int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
+    except KeyError as error:
+        raise LabError(f"no such owner: {owner}") from error
+    return uid, gid
+
+
+def read_only(at: str) -> None:
+    """Make one mount read-only."""
+    kernel.mount("", at, flags=kernel.MS_BIND | kernel.MS_REMOUNT | kernel.MS_RDONLY)
+
+
+def copy_etc(root: str, to: str) -> str:
+    """A copy of the tree's /etc whose files belong to this user; what cannot be read is left out."""
+    source = os.path.join(root, "etc")
+    os.makedirs(to, exist_ok=True)
+    subprocess.run(  # cp's complaints are the files that only the real root may read
+        ["cp", "-dR", "--preserve=mode,timestamps", "--", f"{source}/.", to], check=False, stderr=subprocess.DEVNULL
+    )
+    return to
+
+
+def _copy(source: str, target: str) -> None:
+    done = subprocess.run(["cp", "-a", "--", source, target], check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise LabError(f"cannot copy a disk: {done.stderr.strip()}")
+
+
+def _escape(path: str) -> str:
+    return path.replace("\\", "\\\\").replace(",", "\\,").replace(":", "\\:")

@@ -1,0 +1,79 @@
+"""The laboratory of one run: its networks, disks and machines, inside a sandbox."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sim import stacks
+from sim.planned import MachinePlan, Plan
+from sim.world import sandbox, sysctls
+from sim.world.disk import Disk, copy_etc
+from sim.world.init import Boot, Phase
+from sim.world.machine import Machine
+from sim.world.network import Switch
+
+HOOK_S = 60.0
+"""How long a mechanism's boot hook may keep the stack from starting; the design's systemd unit has such a limit."""
+NETWORK_S = 90.0
+STOP_S = 30.0
+
+
+class Lab:
+    """Build with `Lab(plan, services, tell)`; ends with the process that made it."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        services: Callable[[MachinePlan], Mapping[str, Callable[[], None]]],
+        tell: Callable[[str, Mapping[str, Any]], None],
+    ) -> None:
+        """`services`: what a machine runs in its late phase; `tell` hears what the machines' PID 1s report."""
+        self.plan = plan
+        self._services = services
+        privileged = sandbox.privileged_world()
+        self.switches = {name: Switch(network) for name, network in plan.networks.items()}
+        self.machines: dict[str, Machine] = {}
+        copies: dict[str, str] = {}
+        for name, machine in plan.machines.items():
+            if not privileged and machine.root not in copies:
+                copies[machine.root] = copy_etc(machine.root, f"{sandbox.SCRATCH}/etc-{len(copies)}")
+            disk = Disk(f"{sandbox.SCRATCH}/disks/{name}", machine.root, privileged, copies.get(machine.root))
+            disk.format(machine.files)
+            self.machines[name] = Machine(machine, disk, self.switches, self._boot, tell)
+
+    def _boot(self, machine: MachinePlan) -> Boot:
+        stack = stacks.get(machine.stack)
+        return Boot(
+            hostname=machine.name,
+            phases=(
+                Phase("pre-network", machine.boot_hook or "", HOOK_S),
+                Phase("network", stack.start, NETWORK_S),
+                Phase("late", "", NETWORK_S),
+            ),
+            stop=(Phase("stop", stack.stop, STOP_S),),
+            builtins=stack.builtins,
+            services=self._services(machine),
+            sysctls={} if machine.dad else sysctls.no_duplicate_address_detection(),
+        )
+
+    def boot_all(self) -> None:
+        """Power on every machine, side by side, and wait until all have booted."""
+        for machine in self.machines.values():
+            machine.power_on()
+        for machine in self.machines.values():
+            machine.wait_booted(HOOK_S + 2 * NETWORK_S)
+
+    def boot(self, name: str) -> None:
+        """Power one machine on and wait until it has booted."""
+        self.machines[name].power_on()
+        self.machines[name].wait_booted(HOOK_S + 2 * NETWORK_S)
+
+    def facts(self) -> dict[str, Any]:
+        """What this machine of ours is, for the journal."""
+        return {
+            "kernel": os.uname().release,
+            "user": "root" if sandbox.privileged_world() else "unprivileged",
+            "stack": {name: machine.stack for name, machine in self.plan.machines.items()},
+        }

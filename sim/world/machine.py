@@ -1,0 +1,267 @@
+"""A machine, seen from the laboratory: power, commands, files. Its inside is `init` and `root`."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from pyroute2 import IPRoute
+
+from sim.errors import LabError
+from sim.planned import MachinePlan
+from sim.world import init, kernel, root
+from sim.world.disk import Disk
+from sim.world.init import Boot
+from sim.world.network import Switch
+
+START_S = 20.0
+"""How long namespaces and mounts may take; a boot hook or a stack has its own time-outs (`Phase`)."""
+
+
+@dataclass(frozen=True)
+class Completed:
+    """A command that ended: exit status (negative: the signal that killed it), output, what it took."""
+
+    status: int
+    output: str
+    seconds: float
+    timed_out: bool = False
+
+
+@dataclass
+class Running:
+    """What exists only while the machine is on."""
+
+    process: int
+    pidfd: int
+    control: socket.socket
+    netns: int
+    ip: IPRoute
+    booted: bool = False
+    exits: dict[int, int] = field(default_factory=dict)
+
+
+class Machine:
+    """Power it on and off, run commands in it. `tell` hears what PID 1 reports: phases and notes."""
+
+    def __init__(
+        self,
+        plan: MachinePlan,
+        disk: Disk,
+        switches: Mapping[str, Switch],
+        make_boot: Callable[[MachinePlan], Boot],
+        tell: Callable[[str, Mapping[str, Any]], None],
+    ) -> None:
+        self.plan = plan
+        self.disk = disk
+        self.boots = 0
+        self._switches = switches
+        self._make_boot = make_boot
+        self._tell = tell
+        self._running: Running | None = None
+        self._jobs = 0
+
+    @property
+    def on(self) -> bool:
+        """Whether the machine is powered."""
+        return self._running is not None
+
+    @property
+    def running(self) -> Running:
+        """The running half. Raises LabError while the machine is off."""
+        if self._running is None:
+            raise LabError(f"{self.plan.name} is off")
+        return self._running
+
+    # -- power ---------------------------------------------------------------------------------------------------
+
+    def power_on(self) -> None:
+        """Start PID 1 in new namespaces, plug the cables in, let it go. Returns before the phases have run."""
+        if self._running is not None:
+            raise LabError(f"{self.plan.name} is on already")
+        self.boots += 1
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        boot = self._make_boot(self.plan)
+        process = _start(lambda: self._inside(boot, theirs))
+        theirs.close()
+        netns = os.open(f"/proc/{process}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        with kernel.inside(netns):
+            ip = IPRoute()
+        self._running = Running(process, os.pidfd_open(process), ours, netns, ip)
+        for port in self.plan.ports:
+            self._switches[port.network].attach(self.plan.name, port.name, port.mac, netns)
+        ours.send(b"go")
+
+    def _inside(self, boot: Boot, control: socket.socket) -> NoReturn:
+        """PID 1's first steps, in the child: build the root while the laboratory plugs the cables in."""
+        try:
+            _keep_only(control.fileno())
+            root.build(self.disk, f"{self.disk.home}.root", str(uuid.uuid4()))
+            if control.recv(16) != b"go":
+                os._exit(1)
+            init.become(boot, control)
+        except OSError as error:
+            why = f"{error.strerror}: {error.filename}" if error.filename else str(error)
+            control.send(json.dumps({"event": "failed", "text": why}).encode())
+            os._exit(1)
+
+    def wait_booted(self, timeout_s: float) -> None:
+        """Until the late phase is over. Raises LabError when PID 1 could not be started or the time is over."""
+        running = self.running
+        if not self._pump(lambda: running.booted, timeout_s):
+            raise LabError(f"{self.plan.name} did not finish booting within {timeout_s:g} s")
+
+    def shutdown(self, timeout_s: float) -> float:
+        """Stop services in order, then power off. Returns milliseconds."""
+        began = time.monotonic()
+        running = self.running
+        running.control.send(json.dumps({"do": "shutdown"}).encode())
+        try:
+            self._pump(lambda: False, timeout_s, until_gone=True)
+        finally:
+            self._power_off()
+        return (time.monotonic() - began) * 1000
+
+    def crash(self) -> float:
+        """Kill every process at once; the disk keeps what was written. Returns milliseconds."""
+        began = time.monotonic()
+        self.running  # raises when it is off
+        self._power_off()
+        return (time.monotonic() - began) * 1000
+
+    def _power_off(self) -> None:
+        running = self.running
+        self._running = None
+        signal.pidfd_send_signal(running.pidfd, signal.SIGKILL)  # the kernel ends the whole PID namespace with it
+        os.waitpid(running.process, 0)
+        for port in self.plan.ports:
+            self._switches[port.network].detach(self.plan.name, port.name)
+        running.ip.close()
+        running.control.close()
+        os.close(running.netns)
+        os.close(running.pidfd)
+
+    # -- commands ------------------------------------------------------------------------------------------------
+
+    def run(self, command: str, timeout_s: float) -> Completed:
+        """A shell command, as root, in the machine; stdin is empty, stdout and stderr come back together."""
+        return self.execute(["/bin/sh", "-c", command], timeout_s)
+
+    def execute(self, words: Sequence[str], timeout_s: float) -> Completed:
+        """A program in the machine, started by its PID 1 in a session of its own."""
+        running = self.running
+        self._jobs += 1
+        job = self._jobs
+        output = os.memfd_create("output", os.MFD_CLOEXEC)
+        began = time.monotonic()
+        try:
+            message = json.dumps({"do": "exec", "job": job, "words": list(words)}).encode()
+            socket.send_fds(running.control, [message], [output])
+            timed_out = not self._pump(lambda: job in running.exits, timeout_s)
+            if timed_out:
+                running.control.send(json.dumps({"do": "kill", "job": job}).encode())
+                self._pump(lambda: job in running.exits, START_S)
+            text = os.pread(output, 1 << 20, 0).decode("utf-8", "replace")
+        finally:
+            os.close(output)
+        return Completed(running.exits.pop(job, -9), text, time.monotonic() - began, timed_out)
+
+    def _pump(self, done: Callable[[], bool], timeout_s: float, until_gone: bool = False) -> bool:
+        """Hear PID 1 out until `done()` (True) or the time is over (False)."""
+        running = self.running
+        deadline = time.monotonic() + timeout_s
+        while not done():
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([running.control], [], [], left)[0]:
+                return False
+            data = running.control.recv(1 << 20)
+            if not data:
+                if until_gone:
+                    return True
+                raise LabError(f"PID 1 of {self.plan.name} is gone")
+            self._hear(running, json.loads(data))
+        return True
+
+    def _hear(self, running: Running, message: Mapping[str, Any]) -> None:
+        match message["event"]:
+            case "booted":
+                running.booted = True
+            case "exit":
+                running.exits[message["job"]] = message["status"]
+            case "failed":
+                raise LabError(f"{self.plan.name} cannot boot: {message['text']}")
+        self._tell(self.plan.name, message)
+
+    # -- files ---------------------------------------------------------------------------------------------------
+
+    def path(self, path: str) -> str:
+        """A path of the running machine as one of the laboratory's. Links in it are those of the laboratory."""
+        return f"/proc/{self.running.process}/root/{path.lstrip('/')}"
+
+
+def _start(work: Callable[[], NoReturn]) -> int:
+    """Fork PID 1 of a new machine: its namespaces are made by a process in between. Returns its process id."""
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    between = os.fork()
+    if between == 0:
+        try:
+            kernel.unshare(kernel.NEWNS | kernel.NEWUTS | kernel.NEWIPC | kernel.NEWPID | kernel.NEWNET)
+            _own_clock()
+            child = os.fork()
+            if child == 0:
+                work()
+            os.write(writing, str(child).encode())
+            os._exit(0)
+        except OSError as error:
+            os.write(writing, f"-{error}".encode())
+        finally:
+            sys.stderr.flush()
+            os._exit(1)
+    os.close(writing)
+    text = os.read(reading, 4096).decode()  # one message, in one write
+    os.close(reading)
+    os.waitpid(between, 0)
+    if not text.isdigit():
+        raise LabError(f"no namespaces for a machine: {text.lstrip('-') or 'the process in between died'}")
+    return int(text)
+
+
+def _own_clock() -> None:
+    """A time namespace (time_namespaces(7)) in which the machine has just been switched on.
+
+    Where the kernel has none, or the laboratory itself runs in a machine (which may not set clocks), the monotonic
+    and boot-time clocks run through a reboot; the boot id is new all the same.
+    """
+    try:
+        kernel.unshare(kernel.NEWTIME)
+        now, up = int(time.clock_gettime(time.CLOCK_MONOTONIC)), int(time.clock_gettime(time.CLOCK_BOOTTIME))
+        with open("/proc/self/timens_offsets", "w", encoding="ascii") as offsets:
+            offsets.write(f"monotonic {-now} 0\nboottime {-up} 0\n")
+    except OSError:
+        return
+
+
+def _keep_only(kept: int) -> None:
+    """Let go of all that the laboratory has open.
+
+    The numbers stay taken (by /dev/null), so that no object left over from the laboratory can close a descriptor
+    that is the machine's.
+    """
+    null = os.open("/dev/null", os.O_RDWR)
+    for name in os.listdir("/proc/self/fd"):
+        number = int(name)
+        if number not in (kept, null, 2):
+            try:
+                os.fstat(number)
+            except OSError:
+                continue  # the descriptor of the listing itself
+            os.dup2(null, number, inheritable=number < 3)
