@@ -41,9 +41,10 @@ install_packages() {
     names=$(say "$missing" | cut -d' ' -f1)
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
         say "installing Debian packages:" $names
-        # what apt-get cannot do is named below, once
-        { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $names; } \
-            >/dev/null || say "apt-get failed"
+        # an old list, or one of several sources that is down, may do; what is still missing is named below
+        apt-get update -q >/dev/null || say "apt-get update failed"
+        DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $names >/dev/null ||
+            say "apt-get install failed"
     fi
     missing=$(missing_packages)
     [ -n "$missing" ] || return 0
