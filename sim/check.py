@@ -1,0 +1,639 @@
+"""Judges a run: Plan × Events → findings → verdict. Pure, so that a journal can be judged again years later.
+
+The worst verdict wins: fail (the product is wrong) > unknown (the laboratory could not tell) > pass. What was not
+looked at is never pass: a check that is in force and whose picture is not in the journal is unknown.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import PurePath
+from typing import Literal
+
+import sim.stacks
+from sim.events import Event, FlowRead, PhaseEnded, RunEnded, StateRead, StepEnded, StepStarted
+from sim.expect import file_differences, flap_differences, kernel_differences, printable, transaction_problem, without
+from sim.planned import Params, Plan
+from sim.scenario import Flow, Step, Verdict
+from sim.vocabulary import VERBS
+
+_OUTPUT_LINES = 20
+_CHANGES = frozenset({"config", "write", "remove", "chmod", "chown", "link", "setxattr", "run", "plug", "unplug"})
+_CLOSES = frozenset({"commit", "confirm"})
+_TRANSACTION = _CLOSES | {"begin", "rollback", "load"}
+_FAULTY_JOURNAL = (LookupError, TypeError, ValueError, AttributeError)
+"""What a check raises when the journal does not have the shape that it should have."""
+
+Reference = Literal["begin", "changed", "baseline"]
+_WHEN: dict[Reference, str] = {"begin": "at begin", "changed": "after the change", "baseline": "at the baseline"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check says. `why` is one line, `detail` the evidence: differences in words, output of commands."""
+
+    check: str
+    verdict: Verdict
+    why: str
+    detail: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FlowSummary:
+    """A flow over the whole run. `reason`: why packets were lost, as last seen; empty when none was.
+
+    `outage_ms`: the longest time from the first reading that failed to the next that did not, or to the end.
+    """
+
+    sent: int
+    lost: int
+    outage_ms: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run, judged. `again` is the command that repeats it."""
+
+    scenario: str
+    file: str
+    params: Params
+    verdict: Verdict
+    seconds: float
+    findings: tuple[Finding, ...]
+    flows: Mapping[str, FlowSummary] = field(default_factory=dict)
+    again: str = ""
+
+
+def judge(plan: Plan, events: Sequence[Event]) -> Result:
+    """The verdict on one run. Never raises for what a journal may contain: a check that stumbles is unknown."""
+    history = _History(plan, tuple(events))
+    findings: list[Finding] = []
+    if plan.not_offered is not None:
+        findings.append(Finding("plan", "not-offered", plan.not_offered))
+    elif plan.skip is not None:
+        findings.append(Finding("plan", "skip", plan.skip))
+    elif history.end is not None and history.end.missing:
+        findings.append(Finding("laboratory", "skip", history.end.missing))
+    else:
+        for name, check in (*_LABORATORY.items(), *_ALWAYS_ON.items()):
+            findings += _findings(name, check, history)
+    return Result(
+        scenario=plan.scenario,
+        file=plan.file,
+        params=plan.params,
+        verdict=_worst(findings),
+        seconds=round(events[-1].at, 3) if events else 0.0,
+        findings=tuple(findings),
+        flows=_flow_summaries(history),
+        again=_command(plan),
+    )
+
+
+def _findings(name: str, check: Callable[[_History], list[Finding]], history: _History) -> list[Finding]:
+    plan = history.plan
+    if name in _ALWAYS_ON and name not in plan.checks:
+        return [Finding(name, "skip", plan.excused or "the scenario excuses this check")]
+    try:
+        found = check(history)
+    except _FAULTY_JOURNAL as error:
+        return [Finding(name, "unknown", f"this check could not read the journal: {type(error).__name__}: {error}")]
+    if name in _ALWAYS_ON and history.trouble:
+        # the missing pictures follow from the trouble, which has a finding of its own
+        found = [finding for finding in found if finding.verdict != "unknown"]
+    return found
+
+
+def _worst(findings: Iterable[Finding]) -> Verdict:
+    verdicts = {finding.verdict for finding in findings}
+    order: tuple[Verdict, ...] = ("fail", "unknown", "pass", "not-offered", "skip")
+    return next((verdict for verdict in order if verdict in verdicts), "unknown")
+
+
+def _command(plan: Plan) -> str:
+    params = plan.params
+    words = ["sim", "run", plan.file, "--set", f"stack={params.stack}"]
+    for key, value, default in (
+        ("family", params.family, None),
+        ("disk", params.disk, "keep"),
+        ("dad", "true" if params.dad else "false", "false"),
+    ):
+        if value != default:
+            words += ["--set", f"{key}={value}"]
+    file = plan.mechanism.file
+    # a mechanism of the library is found by its name; any other by its file
+    shipped = file is None or PurePath(file).parent.name == "mechanisms"
+    words += ["--mechanism", params.mechanism if shipped else str(file)]
+    if params.recover is not None:
+        words += ["--recover", params.recover]
+    return shlex.join(words)
+
+
+# -- what the journal says --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _History:
+    """The events of one run, with the questions that checks ask of them."""
+
+    plan: Plan
+    events: tuple[Event, ...]
+
+    @cached_property
+    def end(self) -> RunEnded | None:
+        return next((event for event in reversed(self.events) if isinstance(event, RunEnded)), None)
+
+    @property
+    def trouble(self) -> str:
+        if self.end is None:
+            return "the run ended without a word: its process was killed"
+        return self.end.trouble
+
+    @cached_property
+    def steps(self) -> list[StepEnded]:
+        return [event for event in self.events if isinstance(event, StepEnded)]
+
+    @cached_property
+    def states(self) -> list[tuple[int, StateRead]]:
+        return [(index, event) for index, event in enumerate(self.events) if isinstance(event, StateRead)]
+
+    @cached_property
+    def flows(self) -> list[tuple[int, FlowRead]]:
+        """Readings of the flows that the run is about: with a family, those of that family."""
+        family = self.plan.params.family
+        return [
+            (index, event)
+            for index, event in enumerate(self.events)
+            if isinstance(event, FlowRead) and family in (None, event.family)
+        ]
+
+    def phases(self, phase: str) -> list[PhaseEnded]:
+        return [event for event in self.events if isinstance(event, PhaseEnded) and event.phase == phase]
+
+    def state(self, label: str, machine: str, before: int | None = None) -> tuple[int, StateRead] | None:
+        """The last picture with `label`, and its place in the journal."""
+        found = [
+            (index, event)
+            for index, event in self.states
+            if event.label == label and event.machine == machine and (before is None or index < before)
+        ]
+        return found[-1] if found else None
+
+    def readings(self, label: str) -> dict[tuple[str, str], FlowRead]:
+        """The last reading of each flow with `label`, by name and family."""
+        return {(event.flow, event.family): event for _, event in self.flows if event.label == label}
+
+    def between(self, start: int, end: int) -> dict[tuple[str, str], FlowRead]:
+        """The last reading of each flow between two places in the journal."""
+        return {(event.flow, event.family): event for index, event in self.flows if start < index < end}
+
+    def after_step(self, verbs: frozenset[str], machine: str) -> list[tuple[int, StepEnded]]:
+        """The steps of `machine` with one of `verbs` that succeeded, and their places in the journal."""
+        return [
+            (index, event)
+            for index, event in enumerate(self.events)
+            if isinstance(event, StepEnded)
+            and event.verb in verbs
+            and event.machine == machine
+            and event.outcome == "done"
+            and not event.status
+        ]
+
+    @cached_property
+    def judged(self) -> tuple[str, ...]:
+        """The machines that something was asked of: their pictures must be there."""
+        named = [self.plan.subject] if self.plan.subject else []
+        named += [step.on for step in self.plan.steps if step.on and VERBS[step.verb].product]
+        return tuple(dict.fromkeys(named))
+
+    @cached_property
+    def pictured(self) -> tuple[str, ...]:
+        """Those, and the other machines that were looked at in the end."""
+        others = [event.machine for _, event in self.states if event.label == "final"]
+        return tuple(dict.fromkeys((*self.judged, *others)))
+
+    def reference(self, machine: str) -> tuple[Reference, int, StateRead] | None:
+        """The picture that `machine` must equal in the end. None: the journal has none."""
+        kind = self._ended_by(machine)
+        if kind is None:
+            return None
+        found = self.state(kind, machine)
+        if kind == "changed":
+            begin = self.state("begin", machine)
+            if begin and (found is None or found[0] < begin[0]):
+                # nothing was changed since begin: then that is what was kept
+                changes = [index for index, _ in self.after_step(_CHANGES, machine) if index > begin[0]]
+                kind, found = "begin", None if changes else begin
+        return (kind, *found) if found else None
+
+    def _ended_by(self, machine: str) -> Reference | None:
+        recover = self.plan.params.recover
+        if recover is not None and machine == self.plan.subject:
+            return "changed" if recover == "commit" else "begin"
+        verbs = self.after_step(_TRANSACTION, machine)
+        if not verbs:
+            return "changed" if self.after_step(_CHANGES, machine) else "baseline"
+        if verbs[-1][1].verb == "load":  # no picture of what was saved
+            return None
+        if verbs[-1][1].verb in _CLOSES or self._changed_outside(machine):
+            return "changed"
+        return "begin"
+
+    def _changed_outside(self, machine: str) -> bool:
+        """Whether the last change came after the transaction was over: then it is to stay."""
+        begin, changed = self.state("begin", machine), self.state("changed", machine)
+        if begin is None or changed is None:
+            return False
+        over = [index for index, _ in self.after_step(frozenset({"rollback"}), machine)]
+        over += [
+            index
+            for index, event in enumerate(self.events)
+            if isinstance(event, PhaseEnded)
+            and event.phase == "pre-network"
+            and event.machine == machine
+            and event.command
+            and event.status == 0
+        ]
+        return any(begin[0] < index < changed[0] for index in over)
+
+    def reference_flows(self) -> tuple[Reference, dict[tuple[str, str], FlowRead]] | None:
+        """When flows were as they must be in the end, and the readings of that time."""
+        subject = self.plan.subject or next((m for m in reversed(self.judged) if self.state("final", m)), None)
+        if subject is None:
+            return "baseline", self.readings("baseline")
+        found = self.reference(subject)
+        if found is None:
+            return None
+        kind, place, _ = found
+        if kind == "changed":
+            end = next((i for i, event in self.flows if event.label == "final" and i > place), len(self.events))
+            return kind, self.between(place, end)
+        commits = [index for index, _ in self.after_step(_CLOSES, subject) if index < place]
+        if commits:  # this begin came after a change that was kept
+            earlier = self.state("changed", subject, before=commits[-1])
+            return kind, self.between(earlier[0] if earlier else commits[-1], place)
+        return kind, self.readings("baseline")
+
+
+def _name(key: tuple[str, str], keys: Iterable[tuple[str, str]]) -> str:
+    """The name of a flow in reports: with its family where two flows differ in nothing else."""
+    return f"{key[0]} {key[1]}" if sum(other[0] == key[0] for other in set(keys)) > 1 else key[0]
+
+
+def _flow_summaries(history: _History) -> dict[str, FlowSummary]:
+    readings: dict[tuple[str, str], list[FlowRead]] = {}
+    for _, event in history.flows:
+        readings.setdefault((event.flow, event.family), []).append(event)
+    end = history.events[-1].at if history.events else 0.0
+    return {_name(key, readings): _flow_summary(found, end) for key, found in readings.items()}
+
+
+def _flow_summary(readings: Sequence[FlowRead], end: float) -> FlowSummary:
+    longest, since = 0.0, None
+    for reading in readings:
+        if not reading.delivered and since is None:
+            since = reading.at
+        elif reading.delivered and since is not None:
+            longest, since = max(longest, reading.at - since), None
+    if since is not None:
+        longest = max(longest, end - since)
+    failed = [reading for reading in readings if not reading.delivered]
+    return FlowSummary(
+        sent=sum(max(reading.sent, 1) for reading in readings),
+        lost=sum(reading.lost if reading.sent else not reading.delivered for reading in readings),
+        outage_ms=round(longest * 1000),
+        reason=failed[-1].reason if failed else "",
+    )
+
+
+# -- what went well or wrong on the way -------------------------------------------------------------------------
+
+
+def _laboratory(history: _History) -> list[Finding]:
+    """Whether the laboratory did its part to the end."""
+    return [Finding("laboratory", "unknown", history.trouble)] if history.trouble else []
+
+
+def _baseline(history: _History) -> list[Finding]:
+    """Flows that the scenario names must be delivered before anything is changed: else nothing is shown."""
+    plan, readings = history.plan, history.readings("baseline")
+    if history.trouble and not readings:
+        return []
+    findings = []
+    named = [flow for flow in dict.fromkeys((*plan.flows, *plan.breaks, *plan.keeps)) if _asked(flow, plan)]
+    for flow in named:
+        found = [event for event in readings.values() if _is(event, flow)]
+        if not found:
+            findings.append(Finding("baseline", "unknown", f"{flow}: was not looked at before the change"))
+        for event in found:
+            if not event.delivered:
+                why = f"{event.flow}: expected delivered before anything was changed; seen {event.reason}"
+                findings.append(Finding("baseline", "unknown", why, _evidence(event)))
+    return findings or [Finding("baseline", "pass", f"{_count(readings, 'flow')} read before the change")]
+
+
+def _asked(flow: Flow, plan: Plan) -> bool:
+    return None in (flow.family, plan.params.family) or flow.family == plan.params.family
+
+
+def _is(event: FlowRead, flow: Flow) -> bool:
+    return flow.text in (event.written, event.flow) or (bool(flow.name) and event.flow == flow.name)
+
+
+def _steps(history: _History) -> list[Finding]:
+    findings = []
+    broken = False  # later steps are skipped for a reason that has a finding
+    for event in history.steps:
+        step = history.plan.steps[event.step]
+        broken = broken or event.outcome in ("refused", "lab-error")
+        if event.outcome == "skipped" and not broken:
+            findings.append(Finding(event.verb, "unknown", f"step {event.step + 1} was not done"))
+        elif event.outcome != "skipped":
+            findings += _step(history, event, step)
+    ended = {event.step for event in history.steps}
+    begun = {event.step for event in history.events if isinstance(event, StepStarted)}
+    missing = sorted(set(range(len(history.plan.steps))) - ended)
+    if missing and not broken:
+        number = missing[0]
+        word = "did not end" if number in begun else "was never begun"
+        findings.append(Finding("steps", "unknown", f"step {number + 1} ({history.plan.steps[number].verb}) {word}"))
+    return findings
+
+
+def _step(history: _History, event: StepEnded, step: Step) -> list[Finding]:
+    where = f"{event.verb}{f' on {event.machine}' if event.machine else ''} (step {event.step + 1})"
+    product, output = VERBS[step.verb].product, _output(event.output)
+    if event.outcome == "done":
+        if step.verb == "expect":
+            return [Finding(_ask(step), "pass", f"step {event.step + 1}: as expected after {event.seconds:.1f} s")]
+        return [Finding(event.verb, "pass", f"{where}: exit status {event.status or 0}")] if product else []
+    if event.outcome == "unmet":
+        return [_unmet(history, event, step)]
+    problem = "; ".join(event.problems)
+    if event.outcome == "refused" and event.status is not None:
+        problem = f"expected exit status {event.expected or 0}; seen {event.status}"
+    verdict: Verdict = "fail" if event.outcome == "refused" and product else "unknown"
+    return [Finding(event.verb, verdict, f"{where}: {problem or 'failed'}", (*event.problems, *output))]
+
+
+def _ask(step: Step) -> str:
+    return "damage" if step.args.get("otherwise") == "unknown" else "expect"
+
+
+def _unmet(history: _History, event: StepEnded, step: Step) -> Finding:
+    output, first = _output(event.output), event.problems[0] if event.problems else "not met in time"
+    if _ask(step) == "expect":
+        return Finding("expect", "fail", f"step {event.step + 1}: {first}", (*event.problems[1:], *output))
+    reads = {(e.flow, e.family): e for _, e in history.flows if e.step == event.step}
+    outcomes = [(flow, outcome) for flow, outcome in step.args.get("flows", ()) if outcome != "delivered"]
+    still = [e.flow for e in reads.values() if e.delivered and any(_is(e, flow) for flow, _ in outcomes)]
+    seen = f"{', '.join(dict.fromkeys(still))} was still delivered after the change" if still else first
+    why = f"the damage was not seen: {seen}: this scenario does not show what it says"
+    return Finding("damage", "unknown", why, (*event.problems, *output))
+
+
+def _boot_hooks(history: _History) -> list[Finding]:
+    """The mechanism's boot hook exits with 0 at every boot."""
+    hooks = [event for event in history.phases("pre-network") if event.command]
+    findings = [
+        Finding(
+            "boot hook",
+            "fail",
+            f"{event.machine}, boot {event.boot}: expected exit status 0; seen {event.why or event.status}",
+            (f"$ {printable(event.command)}", *_output(event.output)),
+        )
+        for event in hooks
+        if event.status or event.why
+    ]
+    if hooks and not findings:
+        findings.append(Finding("boot hook", "pass", f"exit status 0 at {_count(hooks, 'boot')}"))
+    return findings
+
+
+def _network(history: _History) -> list[Finding]:
+    """The stack of the machine that changed starts in the end as it did at first."""
+    findings = []
+    for machine in history.judged:
+        phases = [event for event in history.phases("network") if event.machine == machine]
+        pictures = (history.state("final", machine), history.state("rebooted", machine))
+        boots = {found[1].boot for found in pictures if found}
+        last = [event for event in phases if event.boot in boots]
+        failed = next((event for event in last if event.status), None)
+        if failed is None:
+            continue
+        found = history.reference(machine)
+        why = f"{machine}, boot {failed.boot}: the network phase ended with exit status {failed.status}"
+        verdict: Verdict = "fail"
+        if phases[0].status:
+            verdict, why = "pass", f"{why}, as it did at the baseline"
+        elif found and found[0] == "changed":
+            verdict, why = "pass", f"{why}: that is the configuration that was to be kept"
+        findings.append(Finding("network", verdict, why, (f"$ {printable(failed.command)}", *_output(failed.output))))
+    return findings
+
+
+def _output(text: str) -> tuple[str, ...]:
+    lines = text.splitlines()
+    more = [f"| … {len(lines) - _OUTPUT_LINES} lines more"] if len(lines) > _OUTPUT_LINES else []
+    return (*more, *(f"| {printable(line.expandtabs())}" for line in lines[-_OUTPUT_LINES:]))
+
+
+def _evidence(event: FlowRead) -> tuple[str, ...]:
+    return (f"{event.flow}: {printable(event.detail)}",) if event.detail else ()
+
+
+def _count(things: Iterable[object], noun: str) -> str:
+    number = len(list(things))
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+# -- the always-on checks ---------------------------------------------------------------------------------------
+
+
+def _pairs(history: _History, check: str) -> tuple[list[tuple[str, str, StateRead, StateRead]], list[Finding]]:
+    """(machine, when, reference picture, final picture) for each machine, and a finding for each that lacks one."""
+    pairs, findings = [], []
+    for machine in history.pictured:
+        reference, final = history.reference(machine), history.state("final", machine)
+        if final is not None and reference is not None:
+            pairs.append((machine, _WHEN[reference[0]], reference[2], final[1]))
+        elif machine in history.judged:
+            what = "picture of the end" if final is None else "picture to compare the end with"
+            findings.append(Finding(check, "unknown", f"{machine}: the journal has no {what}"))
+    if not pairs and not findings:
+        findings.append(Finding(check, "unknown", "no machine was looked at"))
+    return pairs, findings
+
+
+def _compared(
+    history: _History, check: str, noun: str, differences: Callable[[StateRead, StateRead], list[str]]
+) -> list[Finding]:
+    pairs, findings = _pairs(history, check)
+    for machine, when, reference, final in pairs:
+        if lines := differences(reference, final):
+            why = f"expected the {noun} of {machine} as {when}; seen {_count(lines, 'difference')}"
+            findings.append(Finding(check, "fail", why, tuple(lines)))
+    if not findings:
+        findings.append(Finding(check, "pass", f"{noun} as {_of(pairs)}"))
+    return findings
+
+
+def _of(pairs: Sequence[tuple[str, str, StateRead, StateRead]]) -> str:
+    by_when: dict[str, list[str]] = {}
+    for machine, when, _, _ in pairs:
+        by_when.setdefault(when, []).append(machine)
+    return "; ".join(f"{when}: {', '.join(machines)}" for when, machines in by_when.items())
+
+
+def _file_lines(history: _History, old: StateRead, new: StateRead) -> list[str]:
+    machine = history.plan.machines.get(new.machine)
+    records = machine.state if machine else ()
+    return file_differences(without(old.state, records), without(new.state, records))
+
+
+def _kernel_lines(history: _History, old: StateRead, new: StateRead) -> list[str]:
+    return kernel_differences(old.state, new.state, history.plan.params.family)
+
+
+def _files(history: _History) -> list[Finding]:
+    return _compared(history, "files", "files", lambda old, new: _file_lines(history, old, new))
+
+
+def _kernel(history: _History) -> list[Finding]:
+    return _compared(history, "kernel", "kernel state", lambda old, new: _kernel_lines(history, old, new))
+
+
+def _flows(history: _History) -> list[Finding]:
+    reference = history.reference_flows()
+    if reference is None:
+        return [Finding("flows", "unknown", "the journal does not say which flows must be delivered in the end")]
+    kind, wanted = reference
+    if not wanted:
+        return [Finding("flows", "unknown", f"no flow was looked at {_WHEN[kind].removeprefix('at ')}")]
+    return _delivered_again(history, "flows", _WHEN[kind], wanted, "final", "in the end")
+
+
+def _delivered_again(
+    history: _History,
+    check: str,
+    when: str,
+    wanted: Mapping[tuple[str, str], FlowRead],
+    label: str,
+    now: str,
+) -> list[Finding]:
+    """Every flow that is delivered in `wanted` is delivered in the readings with `label`."""
+    readings, findings = history.readings(label), []
+    delivered = [key for key, event in wanted.items() if event.delivered]
+    for key in delivered:
+        name, event = _name(key, wanted), readings.get(key)
+        if event is None:
+            findings.append(Finding(check, "unknown", f"{name}: was not looked at {now}"))
+        elif not event.delivered:
+            why = f"{name}: expected delivered, as {when}; seen {event.reason or 'not delivered'}"
+            findings.append(Finding(check, "fail", why, _evidence(event)))
+    return findings or [Finding(check, "pass", f"{_count(delivered, 'flow')} delivered, as {when}")]
+
+
+def _flaps(history: _History) -> list[Finding]:
+    """Links that the change left alone are the same links, undisturbed. Only asked within one boot."""
+    findings = []
+    for machine in history.judged:
+        begin, final = history.state("begin", machine), history.state("final", machine)
+        stack = history.plan.machines[machine].stack
+        if begin is None or final is None:
+            verdict: Verdict = "unknown" if final is None or history.after_step(_TRANSACTION, machine) else "skip"
+            findings.append(Finding("flaps", verdict, f"{machine}: the journal has no picture of begin and end"))
+        elif begin[1].boot != final[1].boot:
+            findings.append(Finding("flaps", "skip", f"{machine}: a boot lay between begin and the end"))
+        elif not _selective(stack):
+            findings.append(Finding("flaps", "skip", f"{machine}: a reload of {stack} restarts every interface"))
+        else:
+            findings.append(_flaps_of(history, machine, begin, final[1]))
+    return findings or [Finding("flaps", "skip", "no machine was asked to change")]
+
+
+def _selective(stack: str) -> bool:
+    return sim.stacks.get(stack).selective_reload
+
+
+def _flaps_of(history: _History, machine: str, begin: tuple[int, StateRead], final: StateRead) -> Finding:
+    changed = [e for i, e in history.states if e.label == "changed" and e.machine == machine and i > begin[0]]
+    if not changed and any(index > begin[0] for index, _ in history.after_step(_CHANGES, machine)):
+        return Finding("flaps", "unknown", f"{machine}: the journal has no picture after the change")
+    found = [flap_differences(begin[1].state, event.state, final.state) for event in changed or [begin[1]]]
+    # a link is left alone only if every change left it alone
+    lines = [line for line in found[0] if all(line in others for others in found)]
+    # a cable that was pulled out is no flap
+    pulled = {str(step.args.get("port")) for step in history.plan.steps if step.verb in ("plug", "unplug")}
+    lines = [line for line in lines if line.partition(":")[0] not in pulled]
+    if lines:
+        return Finding("flaps", "fail", f"{machine}: {_count(lines, 'link')} disturbed without need", tuple(lines))
+    return Finding("flaps", "pass", f"{machine}: links that did not change were left alone")
+
+
+def _transaction(history: _History) -> list[Finding]:
+    """No transaction is left open."""
+    findings = []
+    for machine in history.judged:
+        pictures = [history.state(label, machine) for label in ("final", "rebooted")]
+        seen = [found[1].transaction for found in pictures if found]
+        if not seen:
+            findings.append(Finding("transaction", "unknown", f"{machine}: nobody asked for an open transaction"))
+        elif "open" in seen:
+            findings.append(
+                Finding("transaction", "fail", f"{transaction_problem(machine, 'none', 'open')} in the end")
+            )
+        elif "unknown" in seen and "status" not in history.plan.mechanism.extra:
+            name = history.plan.mechanism.name
+            findings.append(Finding("transaction", "skip", f"{name} does not say whether a transaction is open"))
+        elif problem := transaction_problem(machine, "none", next((s for s in seen if s != "none"), "none")):
+            findings.append(Finding("transaction", "unknown", problem))
+        else:
+            findings.append(Finding("transaction", "pass", f"{machine}: no transaction is open"))
+    return findings or [Finding("transaction", "skip", "no machine was asked to change")]
+
+
+def _reboot(history: _History) -> list[Finding]:
+    """One more reboot changes nothing: files, kernel state and flows, as far as those checks are in force."""
+    checks, findings = history.plan.checks, []
+    for machine in history.pictured:
+        final, rebooted = history.state("final", machine), history.state("rebooted", machine)
+        if final is None or rebooted is None:
+            if machine in history.judged:
+                what = "the end" if final is None else "one more reboot"
+                findings.append(Finding("reboot", "unknown", f"{machine}: the journal has no picture of {what}"))
+            continue
+        lines = _file_lines(history, final[1], rebooted[1]) if "files" in checks else []
+        lines += _kernel_lines(history, final[1], rebooted[1]) if "kernel" in checks else []
+        if lines:
+            why = f"expected {machine} unchanged by one more reboot; seen {_count(lines, 'difference')}"
+            findings.append(Finding("reboot", "fail", why, tuple(lines)))
+    if not any(event.label == "rebooted" for _, event in history.states):
+        return findings or [Finding("reboot", "unknown", "the journal has no picture of one more reboot")]
+    if "flows" in checks:
+        wanted = history.readings("final")
+        again = _delivered_again(history, "reboot", "before the reboot", wanted, "rebooted", "after one more reboot")
+        findings += [finding for finding in again if finding.verdict != "pass"]
+    return findings or [Finding("reboot", "pass", "one more reboot changed nothing")]
+
+
+_LABORATORY: dict[str, Callable[[_History], list[Finding]]] = {
+    "laboratory": _laboratory,
+    "baseline": _baseline,
+    "steps": _steps,
+    "boot hook": _boot_hooks,
+    "network": _network,
+}
+_ALWAYS_ON: dict[str, Callable[[_History], list[Finding]]] = {
+    "flows": _flows,
+    "files": _files,
+    "kernel": _kernel,
+    "flaps": _flaps,
+    "transaction": _transaction,
+    "reboot": _reboot,
+}
+CHECKS: tuple[str, ...] = tuple(_ALWAYS_ON)
+"""The names of the always-on checks: what `checks: {NAME: false}` may excuse."""
