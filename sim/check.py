@@ -9,25 +9,20 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import PurePath
-from typing import Literal
 
 import sim.stacks
-from sim.events import Event, FlowRead, PhaseEnded, RunEnded, StateRead, StepEnded, StepStarted
+from sim.events import Event, FlowRead, StateRead, StepEnded, StepStarted
 from sim.expect import file_differences, flap_differences, kernel_differences, printable, transaction_problem, without
+from sim.history import CHANGES, TRANSACTION, History, Reference
 from sim.planned import Params, Plan
 from sim.scenario import Flow, Step, Verdict
 from sim.vocabulary import VERBS
 
 _OUTPUT_LINES = 20
-_CHANGES = frozenset({"config", "write", "remove", "chmod", "chown", "link", "setxattr", "run", "plug", "unplug"})
-_CLOSES = frozenset({"commit", "confirm"})
-_TRANSACTION = _CLOSES | {"begin", "rollback", "load"}
 _FAULTY_JOURNAL = (LookupError, TypeError, ValueError, AttributeError)
 """What a check raises when the journal does not have the shape that it should have."""
 
-Reference = Literal["begin", "changed", "baseline"]
 _WHEN: dict[Reference, str] = {"begin": "at begin", "changed": "after the change", "baseline": "at the baseline"}
 
 
@@ -70,7 +65,7 @@ class Result:
 
 def judge(plan: Plan, events: Sequence[Event]) -> Result:
     """The verdict on one run. Never raises for what a journal may contain: a check that stumbles is unknown."""
-    history = _History(plan, tuple(events))
+    history = History(plan, tuple(events))
     findings: list[Finding] = []
     if plan.not_offered is not None:
         findings.append(Finding("plan", "not-offered", plan.not_offered))
@@ -93,7 +88,7 @@ def judge(plan: Plan, events: Sequence[Event]) -> Result:
     )
 
 
-def _findings(name: str, check: Callable[[_History], list[Finding]], history: _History) -> list[Finding]:
+def _findings(name: str, check: Callable[[History], list[Finding]], history: History) -> list[Finding]:
     plan = history.plan
     if name in _ALWAYS_ON and name not in plan.checks:
         return [Finding(name, "skip", plan.excused or "the scenario excuses this check")]
@@ -132,150 +127,7 @@ def _command(plan: Plan) -> str:
     return shlex.join(words)
 
 
-# -- what the journal says --------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _History:
-    """The events of one run, with the questions that checks ask of them."""
-
-    plan: Plan
-    events: tuple[Event, ...]
-
-    @cached_property
-    def end(self) -> RunEnded | None:
-        return next((event for event in reversed(self.events) if isinstance(event, RunEnded)), None)
-
-    @property
-    def trouble(self) -> str:
-        if self.end is None:
-            return "the run ended without a word: its process was killed"
-        return self.end.trouble
-
-    @cached_property
-    def steps(self) -> list[StepEnded]:
-        return [event for event in self.events if isinstance(event, StepEnded)]
-
-    @cached_property
-    def states(self) -> list[tuple[int, StateRead]]:
-        return [(index, event) for index, event in enumerate(self.events) if isinstance(event, StateRead)]
-
-    @cached_property
-    def flows(self) -> list[tuple[int, FlowRead]]:
-        """Readings of the flows that the run is about: with a family, those of that family."""
-        family = self.plan.params.family
-        return [
-            (index, event)
-            for index, event in enumerate(self.events)
-            if isinstance(event, FlowRead) and family in (None, event.family)
-        ]
-
-    def phases(self, phase: str) -> list[PhaseEnded]:
-        return [event for event in self.events if isinstance(event, PhaseEnded) and event.phase == phase]
-
-    def state(self, label: str, machine: str, before: int | None = None) -> tuple[int, StateRead] | None:
-        """The last picture with `label`, and its place in the journal."""
-        found = [
-            (index, event)
-            for index, event in self.states
-            if event.label == label and event.machine == machine and (before is None or index < before)
-        ]
-        return found[-1] if found else None
-
-    def readings(self, label: str) -> dict[tuple[str, str], FlowRead]:
-        """The last reading of each flow with `label`, by name and family."""
-        return {(event.flow, event.family): event for _, event in self.flows if event.label == label}
-
-    def between(self, start: int, end: int) -> dict[tuple[str, str], FlowRead]:
-        """The last reading of each flow between two places in the journal."""
-        return {(event.flow, event.family): event for index, event in self.flows if start < index < end}
-
-    def after_step(self, verbs: frozenset[str], machine: str) -> list[tuple[int, StepEnded]]:
-        """The steps of `machine` with one of `verbs` that succeeded, and their places in the journal."""
-        return [
-            (index, event)
-            for index, event in enumerate(self.events)
-            if isinstance(event, StepEnded)
-            and event.verb in verbs
-            and event.machine == machine
-            and event.outcome == "done"
-            and not event.status
-        ]
-
-    @cached_property
-    def judged(self) -> tuple[str, ...]:
-        """The machines that something was asked of: their pictures must be there."""
-        named = [self.plan.subject] if self.plan.subject else []
-        named += [step.on for step in self.plan.steps if step.on and VERBS[step.verb].product]
-        return tuple(dict.fromkeys(named))
-
-    @cached_property
-    def pictured(self) -> tuple[str, ...]:
-        """Those, and the other machines that were looked at in the end."""
-        others = [event.machine for _, event in self.states if event.label == "final"]
-        return tuple(dict.fromkeys((*self.judged, *others)))
-
-    def reference(self, machine: str) -> tuple[Reference, int, StateRead] | None:
-        """The picture that `machine` must equal in the end. None: the journal has none."""
-        kind = self._ended_by(machine)
-        if kind is None:
-            return None
-        found = self.state(kind, machine)
-        if kind == "changed":
-            begin = self.state("begin", machine)
-            if begin and (found is None or found[0] < begin[0]):
-                # nothing was changed since begin: then that is what was kept
-                changes = [index for index, _ in self.after_step(_CHANGES, machine) if index > begin[0]]
-                kind, found = "begin", None if changes else begin
-        return (kind, *found) if found else None
-
-    def _ended_by(self, machine: str) -> Reference | None:
-        recover = self.plan.params.recover
-        if recover is not None and machine == self.plan.subject:
-            return "changed" if recover == "commit" else "begin"
-        verbs = self.after_step(_TRANSACTION, machine)
-        if not verbs:
-            return "changed" if self.after_step(_CHANGES, machine) else "baseline"
-        if verbs[-1][1].verb == "load":  # no picture of what was saved
-            return None
-        if verbs[-1][1].verb in _CLOSES or self._changed_outside(machine):
-            return "changed"
-        return "begin"
-
-    def _changed_outside(self, machine: str) -> bool:
-        """Whether the last change came after the transaction was over: then it is to stay."""
-        begin, changed = self.state("begin", machine), self.state("changed", machine)
-        if begin is None or changed is None:
-            return False
-        over = [index for index, _ in self.after_step(frozenset({"rollback"}), machine)]
-        over += [
-            index
-            for index, event in enumerate(self.events)
-            if isinstance(event, PhaseEnded)
-            and event.phase == "pre-network"
-            and event.machine == machine
-            and event.command
-            and event.status == 0
-        ]
-        return any(begin[0] < index < changed[0] for index in over)
-
-    def reference_flows(self) -> tuple[Reference, dict[tuple[str, str], FlowRead]] | None:
-        """When flows were as they must be in the end, and the readings of that time."""
-        subject = self.plan.subject or next((m for m in reversed(self.judged) if self.state("final", m)), None)
-        if subject is None:
-            return "baseline", self.readings("baseline")
-        found = self.reference(subject)
-        if found is None:
-            return None
-        kind, place, _ = found
-        if kind == "changed":
-            end = next((i for i, event in self.flows if event.label == "final" and i > place), len(self.events))
-            return kind, self.between(place, end)
-        commits = [index for index, _ in self.after_step(_CLOSES, subject) if index < place]
-        if commits:  # this begin came after a change that was kept
-            earlier = self.state("changed", subject, before=commits[-1])
-            return kind, self.between(earlier[0] if earlier else commits[-1], place)
-        return kind, self.readings("baseline")
+# -- flows over the whole run --------------------------------------------------------------------------------
 
 
 def _name(key: tuple[str, str], keys: Iterable[tuple[str, str]]) -> str:
@@ -283,7 +135,7 @@ def _name(key: tuple[str, str], keys: Iterable[tuple[str, str]]) -> str:
     return f"{key[0]} {key[1]}" if sum(other[0] == key[0] for other in set(keys)) > 1 else key[0]
 
 
-def _flow_summaries(history: _History) -> dict[str, FlowSummary]:
+def _flow_summaries(history: History) -> dict[str, FlowSummary]:
     readings: dict[tuple[str, str], list[FlowRead]] = {}
     for _, event in history.flows:
         readings.setdefault((event.flow, event.family), []).append(event)
@@ -312,12 +164,12 @@ def _flow_summary(readings: Sequence[FlowRead], end: float) -> FlowSummary:
 # -- what went well or wrong on the way -------------------------------------------------------------------------
 
 
-def _laboratory(history: _History) -> list[Finding]:
+def _laboratory(history: History) -> list[Finding]:
     """Whether the laboratory did its part to the end."""
     return [Finding("laboratory", "unknown", history.trouble)] if history.trouble else []
 
 
-def _baseline(history: _History) -> list[Finding]:
+def _baseline(history: History) -> list[Finding]:
     """Flows that the scenario names must be delivered before anything is changed: else nothing is shown."""
     plan, readings = history.plan, history.readings("baseline")
     if history.trouble and not readings:
@@ -343,7 +195,7 @@ def _is(event: FlowRead, flow: Flow) -> bool:
     return flow.text in (event.written, event.flow) or (bool(flow.name) and event.flow == flow.name)
 
 
-def _steps(history: _History) -> list[Finding]:
+def _steps(history: History) -> list[Finding]:
     findings = []
     broken = False  # later steps are skipped for a reason that has a finding
     for event in history.steps:
@@ -363,7 +215,7 @@ def _steps(history: _History) -> list[Finding]:
     return findings
 
 
-def _step(history: _History, event: StepEnded, step: Step) -> list[Finding]:
+def _step(history: History, event: StepEnded, step: Step) -> list[Finding]:
     where = f"{event.verb}{f' on {event.machine}' if event.machine else ''} (step {event.step + 1})"
     product, output = VERBS[step.verb].product, _output(event.output)
     if event.outcome == "done":
@@ -383,7 +235,7 @@ def _ask(step: Step) -> str:
     return "damage" if step.args.get("otherwise") == "unknown" else "expect"
 
 
-def _unmet(history: _History, event: StepEnded, step: Step) -> Finding:
+def _unmet(history: History, event: StepEnded, step: Step) -> Finding:
     output, first = _output(event.output), event.problems[0] if event.problems else "not met in time"
     if _ask(step) == "expect":
         return Finding("expect", "fail", f"step {event.step + 1}: {first}", (*event.problems[1:], *output))
@@ -395,7 +247,7 @@ def _unmet(history: _History, event: StepEnded, step: Step) -> Finding:
     return Finding("damage", "unknown", why, (*event.problems, *output))
 
 
-def _boot_hooks(history: _History) -> list[Finding]:
+def _boot_hooks(history: History) -> list[Finding]:
     """The mechanism's boot hook exits with 0 at every boot."""
     hooks = [event for event in history.phases("pre-network") if event.command]
     findings = [
@@ -413,7 +265,7 @@ def _boot_hooks(history: _History) -> list[Finding]:
     return findings
 
 
-def _network(history: _History) -> list[Finding]:
+def _network(history: History) -> list[Finding]:
     """The stack of the machine that changed starts in the end as it did at first."""
     findings = []
     for machine in history.judged:
@@ -453,7 +305,7 @@ def _count(things: Iterable[object], noun: str) -> str:
 # -- the always-on checks ---------------------------------------------------------------------------------------
 
 
-def _pairs(history: _History, check: str) -> tuple[list[tuple[str, str, StateRead, StateRead]], list[Finding]]:
+def _pairs(history: History, check: str) -> tuple[list[tuple[str, str, StateRead, StateRead]], list[Finding]]:
     """(machine, when, reference picture, final picture) for each machine, and a finding for each that lacks one."""
     pairs, findings = [], []
     for machine in history.pictured:
@@ -469,7 +321,7 @@ def _pairs(history: _History, check: str) -> tuple[list[tuple[str, str, StateRea
 
 
 def _compared(
-    history: _History, check: str, noun: str, differences: Callable[[StateRead, StateRead], list[str]]
+    history: History, check: str, noun: str, differences: Callable[[StateRead, StateRead], list[str]]
 ) -> list[Finding]:
     pairs, findings = _pairs(history, check)
     for machine, when, reference, final in pairs:
@@ -488,25 +340,25 @@ def _of(pairs: Sequence[tuple[str, str, StateRead, StateRead]]) -> str:
     return "; ".join(f"{when}: {', '.join(machines)}" for when, machines in by_when.items())
 
 
-def _file_lines(history: _History, old: StateRead, new: StateRead) -> list[str]:
+def _file_lines(history: History, old: StateRead, new: StateRead) -> list[str]:
     machine = history.plan.machines.get(new.machine)
     records = machine.state if machine else ()
     return file_differences(without(old.state, records), without(new.state, records))
 
 
-def _kernel_lines(history: _History, old: StateRead, new: StateRead) -> list[str]:
+def _kernel_lines(history: History, old: StateRead, new: StateRead) -> list[str]:
     return kernel_differences(old.state, new.state, history.plan.params.family)
 
 
-def _files(history: _History) -> list[Finding]:
+def _files(history: History) -> list[Finding]:
     return _compared(history, "files", "files", lambda old, new: _file_lines(history, old, new))
 
 
-def _kernel(history: _History) -> list[Finding]:
+def _kernel(history: History) -> list[Finding]:
     return _compared(history, "kernel", "kernel state", lambda old, new: _kernel_lines(history, old, new))
 
 
-def _flows(history: _History) -> list[Finding]:
+def _flows(history: History) -> list[Finding]:
     reference = history.reference_flows()
     if reference is None:
         return [Finding("flows", "unknown", "the journal does not say which flows must be delivered in the end")]
@@ -517,7 +369,7 @@ def _flows(history: _History) -> list[Finding]:
 
 
 def _delivered_again(
-    history: _History,
+    history: History,
     check: str,
     when: str,
     wanted: Mapping[tuple[str, str], FlowRead],
@@ -537,14 +389,14 @@ def _delivered_again(
     return findings or [Finding(check, "pass", f"{_count(delivered, 'flow')} delivered, as {when}")]
 
 
-def _flaps(history: _History) -> list[Finding]:
+def _flaps(history: History) -> list[Finding]:
     """Links that the change left alone are the same links, undisturbed. Only asked within one boot."""
     findings = []
     for machine in history.judged:
         begin, final = history.state("begin", machine), history.state("final", machine)
         stack = history.plan.machines[machine].stack
         if begin is None or final is None:
-            verdict: Verdict = "unknown" if final is None or history.after_step(_TRANSACTION, machine) else "skip"
+            verdict: Verdict = "unknown" if final is None or history.after_step(TRANSACTION, machine) else "skip"
             findings.append(Finding("flaps", verdict, f"{machine}: the journal has no picture of begin and end"))
         elif begin[1].boot != final[1].boot:
             findings.append(Finding("flaps", "skip", f"{machine}: a boot lay between begin and the end"))
@@ -559,9 +411,9 @@ def _selective(stack: str) -> bool:
     return sim.stacks.get(stack).selective_reload
 
 
-def _flaps_of(history: _History, machine: str, begin: tuple[int, StateRead], final: StateRead) -> Finding:
+def _flaps_of(history: History, machine: str, begin: tuple[int, StateRead], final: StateRead) -> Finding:
     changed = [e for i, e in history.states if e.label == "changed" and e.machine == machine and i > begin[0]]
-    if not changed and any(index > begin[0] for index, _ in history.after_step(_CHANGES, machine)):
+    if not changed and any(index > begin[0] for index, _ in history.after_step(CHANGES, machine)):
         return Finding("flaps", "unknown", f"{machine}: the journal has no picture after the change")
     found = [flap_differences(begin[1].state, event.state, final.state) for event in changed or [begin[1]]]
     # a link is left alone only if every change left it alone
@@ -574,7 +426,7 @@ def _flaps_of(history: _History, machine: str, begin: tuple[int, StateRead], fin
     return Finding("flaps", "pass", f"{machine}: links that did not change were left alone")
 
 
-def _transaction(history: _History) -> list[Finding]:
+def _transaction(history: History) -> list[Finding]:
     """No transaction is left open."""
     findings = []
     for machine in history.judged:
@@ -596,7 +448,7 @@ def _transaction(history: _History) -> list[Finding]:
     return findings or [Finding("transaction", "skip", "no machine was asked to change")]
 
 
-def _reboot(history: _History) -> list[Finding]:
+def _reboot(history: History) -> list[Finding]:
     """One more reboot changes nothing: files, kernel state and flows, as far as those checks are in force."""
     checks, findings = history.plan.checks, []
     for machine in history.pictured:
@@ -620,14 +472,14 @@ def _reboot(history: _History) -> list[Finding]:
     return findings or [Finding("reboot", "pass", "one more reboot changed nothing")]
 
 
-_LABORATORY: dict[str, Callable[[_History], list[Finding]]] = {
+_LABORATORY: dict[str, Callable[[History], list[Finding]]] = {
     "laboratory": _laboratory,
     "baseline": _baseline,
     "steps": _steps,
     "boot hook": _boot_hooks,
     "network": _network,
 }
-_ALWAYS_ON: dict[str, Callable[[_History], list[Finding]]] = {
+_ALWAYS_ON: dict[str, Callable[[History], list[Finding]]] = {
     "flows": _flows,
     "files": _files,
     "kernel": _kernel,

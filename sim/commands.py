@@ -1,0 +1,340 @@
+"""The commands of `sim`: arguments in, the stages in their order, an exit status out.
+
+Exit status: 0 all passed · 1 some failed · 2 bad input, found before anything runs · 3 some unknown, none failed ·
+4 nothing could run here · 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import difflib
+import io
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sim.errors import BadInput, LabError, Missing, Mistake, SimError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sim.check import Result
+    from sim.events import Event
+    from sim.planned import Plan
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+_SETTABLE = ("stack", "mechanism", "recover", "family", "disk", "dad")
+
+
+def execute(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status. What the user did wrong is said on standard error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that knows fewer characters than we print
+    try:
+        status = program.main(None if arguments is None else list(arguments), prog_name="sim", standalone_mode=False)
+    except BadInput as error:
+        for mistake in dict.fromkeys(map(str, error.mistakes)):
+            print(mistake, file=sys.stderr)
+        return BAD_INPUT
+    except click.ClickException as error:
+        error.show()
+        return BAD_INPUT
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except Missing as error:
+        print(f"sim: {error}", file=sys.stderr)
+        return 4
+    except SimError as error:
+        print(f"sim: {error}", file=sys.stderr)
+        return 3
+    return status if isinstance(status, int) else 0
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="snapcore", prog_name="sim")
+def program() -> None:
+    """Build small networks, break them, roll them back, and say whether every machine is reachable again."""
+
+
+# -- arguments --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the command line chooses for every scenario: parameters replace what the file says."""
+
+    sets: dict[str, str]
+    mechanism: str | None
+    recover: tuple[str, ...] | None
+
+
+def _sets(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    sets: dict[str, str] = {}
+    for value in values:
+        key, equals, rest = value.partition("=")
+        if not equals or not rest:
+            raise click.BadParameter(f"{value!r} is not KEY=VALUE")
+        if key not in _SETTABLE:
+            near = difflib.get_close_matches(key, _SETTABLE, 1)
+            hint = f"did you mean {near[0]}?" if near else f"valid: {', '.join(_SETTABLE)}"
+            raise click.BadParameter(f"nothing is called {key!r}; {hint}")
+        if sets.setdefault(key, rest) != rest:
+            raise click.BadParameter(f"{key} is set twice: {sets[key]!r} and {rest!r}")
+    return sets
+
+
+def _shard(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    one, slash, many = value.partition("/")
+    if not (slash and one.isdecimal() and many.isdecimal() and 1 <= int(one) <= int(many)):
+        raise click.BadParameter(f"{value!r} is not I/N with 1 ≤ I ≤ N, as in 1/4")
+    return int(one), int(many)
+
+
+def _names(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    names = tuple(dict.fromkeys(name.strip() for name in value.split(",")))
+    if not all(names):
+        raise click.BadParameter(f"{value!r} is not NAME,…")
+    return names
+
+
+def _output(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    """A file that can be written in the end: better to know now than after an hour."""
+    if value in (None, "-"):
+        return value
+    path = Path(str(value))
+    if path.is_dir():
+        raise click.BadParameter(f"{value} is a folder")
+    if not path.absolute().parent.is_dir():
+        raise click.BadParameter(f"there is no folder {path.absolute().parent}")
+    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+        raise click.BadParameter(f"{value} can't be written")
+    return value
+
+
+_paths = click.argument("paths", nargs=-1, required=True, metavar="PATH…")
+
+
+def _chooses(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that choose parameters: the same for every command that expands scenarios."""
+    options = (
+        click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", callback=_sets, help=", ".join(_SETTABLE)),
+        click.option("--mechanism", metavar="NAME|FILE", help="The rollback mechanism, in place of the file's."),
+        click.option("--recover", metavar="NAME,…", callback=_names, help="Only these recoveries."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _plans(paths: Sequence[str], choice: Choice) -> tuple[int, list[Plan]]:
+    """The number of scenarios below `paths`, and all their runs. Raises BadInput with every mistake there is."""
+    from sim.load import load_all
+    from sim.plan import expand
+
+    scenarios = load_all(paths)
+    plans: list[Plan] = []
+    mistakes: list[Mistake] = []
+    for scenario in scenarios:
+        try:
+            plans += expand(scenario, choice.sets, choice.mechanism, choice.recover)
+        except BadInput as error:
+            mistakes += error.mistakes
+    if mistakes:
+        raise BadInput(mistakes)
+    if not scenarios:
+        raise BadInput([Mistake(path, "no scenario here: they are called NAME.sim.yaml") for path in paths])
+    return len(scenarios), plans
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+# -- run --------------------------------------------------------------------------------------------------------
+
+
+@program.command()
+@_paths
+@click.option("-n", "workers", type=click.IntRange(min=1), metavar="WORKERS", help="Runs at once. Default: CPUs.")
+@_chooses
+@click.option("--json", "json_file", metavar="FILE", callback=_output, help="Write the results; - is standard output.")
+@click.option("--junit", "junit_file", metavar="FILE", callback=_output, help="Write the results for a CI system.")
+@click.option("--tap", is_flag=True, help="Print the results in the Test Anything Protocol.")
+@click.option("--shard", metavar="I/N", callback=_shard, help="Only every Nth run, from the Ith.")
+@click.option("--journal", metavar="DIR", help="Keep what happened in each run, a file of JSON lines each.")
+def run(
+    paths: tuple[str, ...],
+    workers: int | None,
+    sets: dict[str, str],
+    mechanism: str | None,
+    recover: tuple[str, ...] | None,
+    json_file: str | None,
+    junit_file: str | None,
+    tap: bool,
+    shard: tuple[int, int] | None,
+    journal: str | None,
+) -> int:
+    """Run scenarios: files, or folders with them.
+
+    \b
+    Exit status: 0 all passed · 1 some failed · 2 bad input, found before
+    anything runs · 3 some unknown, none failed · 4 nothing could run here
+    """
+    from rich.console import Console
+
+    from sim.report import json_, junit, text
+    from sim.report import tap as tap_report
+    from sim.report.words import exit_status
+
+    if sum((json_file == "-", junit_file == "-", tap)) > 1:
+        raise click.UsageError("only one of --json -, --junit - and --tap can have the standard output")
+    _, plans = _plans(paths, Choice(sets, mechanism, recover))
+    if shard is not None:
+        plans = plans[shard[0] - 1 :: shard[1]]
+    console = Console(stderr=tap or "-" in (json_file, junit_file), highlight=False)
+    begun = time.monotonic()
+    outcome = _run(plans, workers, _folder(journal), console)
+    text.show(console, outcome.results, time.monotonic() - begun)
+    if json_file is not None:
+        _write(json_file, json_.render(outcome.results))
+    if junit_file is not None:
+        _write(junit_file, junit.render(outcome.results))
+    if tap:
+        _write("-", tap_report.render(outcome.results))
+    if outcome.unfinished:
+        print(f"sim: interrupted; {_counted(outcome.unfinished, 'run')} did not finish", file=sys.stderr)
+        return INTERRUPTED
+    return exit_status(outcome.results)
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    results: list[Result]
+    unfinished: int = 0  # runs that an interrupt cut off, or kept from beginning
+
+
+def _run(plans: Sequence[Plan], workers: int | None, journal: Path | None, console: Console) -> _Outcome:
+    """Do the runs that can be done here, and judge all of them, in the order of `plans`."""
+    from sim.check import judge
+    from sim.events import RunEnded
+    from sim.parallel import run_all
+    from sim.report.live import LiveView
+
+    todo = [index for index, plan in enumerate(plans) if plan.skip is None and plan.not_offered is None]
+    seen: dict[int, list[Event]] = {index: [] for index in todo}
+    interrupted = False
+    with LiveView(console, [plans[index] for index in todo]) as live:
+
+        def on_event(position: int, event: Event) -> None:
+            seen[todo[position]].append(event)
+            live.event(position, event)
+
+        try:
+            workers = workers or min(len(os.sched_getaffinity(0)), max(len(todo), 1))
+            histories = run_all([plans[index] for index in todo], workers, on_event, live.tick, journal) if todo else []
+            seen = dict(zip(todo, histories, strict=True))
+        except KeyboardInterrupt:
+            interrupted = True
+        except (Missing, LabError) as error:
+            # the laboratory as a whole: nothing that had not ended can be said anything about
+            kind = "missing" if isinstance(error, Missing) else "trouble"
+            for events in seen.values():
+                if not any(isinstance(event, RunEnded) for event in events):
+                    events.append(RunEnded(events[-1].at if events else 0.0, **{kind: str(error)}))
+    cut = {i for i, events in seen.items() if interrupted and not any(isinstance(e, RunEnded) for e in events)}
+    results = [judge(plan, seen.get(index, ())) for index, plan in enumerate(plans) if index not in cut]
+    return _Outcome(results, len(cut))
+
+
+def _folder(name: str | None) -> Path | None:
+    if name is None:
+        return None
+    path = Path(name)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise click.UsageError(f"--journal {name}: {error.strerror}") from error
+    return path
+
+
+def _write(name: str, text: str) -> None:
+    """Write `text` to standard output (`-`) or to a file, which is wholly old or wholly new whatever happens."""
+    if name == "-":
+        sys.stdout.write(text)
+        sys.stdout.flush()
+        return
+    try:
+        path = Path(os.path.realpath(name))
+        if path.exists() and not path.is_file():  # /dev/stdout, a pipe: there is nothing to replace
+            path.write_text(text, encoding="utf-8")
+        else:
+            _replace(path, text)
+    except OSError as error:
+        raise LabError(f"can't write {name}: {error.strerror}") from error
+
+
+def _replace(path: Path, text: str) -> None:
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            mask = os.umask(0)
+            os.umask(mask)
+            os.fchmod(file.fileno(), 0o666 & ~mask)  # mkstemp makes files that nobody else can read
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+# -- the others -------------------------------------------------------------------------------------------------
+
+
+@program.command()
+@_paths
+@_chooses
+def validate(
+    paths: tuple[str, ...], sets: dict[str, str], mechanism: str | None, recover: tuple[str, ...] | None
+) -> int:
+    """Check scenario files without running anything."""
+    scenarios, plans = _plans(paths, Choice(sets, mechanism, recover))
+    click.echo(f"{_counted(scenarios, 'scenario')}, {_counted(len(plans), 'run')}: good")
+    return 0
+
+
+@program.command()
+@_paths
+@_chooses
+def show(paths: tuple[str, ...], sets: dict[str, str], mechanism: str | None, recover: tuple[str, ...] | None) -> int:
+    """Print the steps that a scenario is expanded into, for each run."""
+    from sim.plan import show as shown
+
+    _, plans = _plans(paths, Choice(sets, mechanism, recover))
+    click.echo("\n\n".join(_shown(shown, plans)))
+    return 0
+
+
+def _shown(shown: Callable[[Plan], str], plans: Iterable[Plan]) -> list[str]:
+    return [shown(plan).rstrip("\n") for plan in plans]
+
+
+@program.command()
+def schema() -> int:
+    """Print the JSON Schema (draft-07) of scenario files, for editors."""
+    import sim.schema
+
+    click.echo(json.dumps(sim.schema.schema(), indent=2, ensure_ascii=False))
+    return 0

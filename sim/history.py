@@ -1,0 +1,162 @@
+"""What a journal says: the events of one run, with the questions that judging asks of them. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from sim.events import Event, FlowRead, PhaseEnded, RunEnded, StateRead, StepEnded
+from sim.planned import Plan
+from sim.vocabulary import VERBS
+
+CHANGES = frozenset({"config", "write", "remove", "chmod", "chown", "link", "setxattr", "run", "plug", "unplug"})
+"""The steps that change a machine."""
+CLOSES = frozenset({"commit", "confirm"})
+"""The steps that keep a change."""
+TRANSACTION = CLOSES | {"begin", "rollback", "load"}
+
+Reference = Literal["begin", "changed", "baseline"]
+
+
+@dataclass(frozen=True)
+class History:
+    """The events of one run, with the questions that checks ask of them."""
+
+    plan: Plan
+    events: tuple[Event, ...]
+
+    @cached_property
+    def end(self) -> RunEnded | None:
+        return next((event for event in reversed(self.events) if isinstance(event, RunEnded)), None)
+
+    @property
+    def trouble(self) -> str:
+        if self.end is None:
+            return "the run ended without a word: its process was killed"
+        return self.end.trouble
+
+    @cached_property
+    def steps(self) -> list[StepEnded]:
+        return [event for event in self.events if isinstance(event, StepEnded)]
+
+    @cached_property
+    def states(self) -> list[tuple[int, StateRead]]:
+        return [(index, event) for index, event in enumerate(self.events) if isinstance(event, StateRead)]
+
+    @cached_property
+    def flows(self) -> list[tuple[int, FlowRead]]:
+        """Readings of the flows that the run is about: with a family, those of that family."""
+        family = self.plan.params.family
+        return [
+            (index, event)
+            for index, event in enumerate(self.events)
+            if isinstance(event, FlowRead) and family in (None, event.family)
+        ]
+
+    def phases(self, phase: str) -> list[PhaseEnded]:
+        return [event for event in self.events if isinstance(event, PhaseEnded) and event.phase == phase]
+
+    def state(self, label: str, machine: str, before: int | None = None) -> tuple[int, StateRead] | None:
+        """The last picture with `label`, and its place in the journal."""
+        found = [
+            (index, event)
+            for index, event in self.states
+            if event.label == label and event.machine == machine and (before is None or index < before)
+        ]
+        return found[-1] if found else None
+
+    def readings(self, label: str) -> dict[tuple[str, str], FlowRead]:
+        """The last reading of each flow with `label`, by name and family."""
+        return {(event.flow, event.family): event for _, event in self.flows if event.label == label}
+
+    def between(self, start: int, end: int) -> dict[tuple[str, str], FlowRead]:
+        """The last reading of each flow between two places in the journal."""
+        return {(event.flow, event.family): event for index, event in self.flows if start < index < end}
+
+    def after_step(self, verbs: frozenset[str], machine: str) -> list[tuple[int, StepEnded]]:
+        """The steps of `machine` with one of `verbs` that succeeded, and their places in the journal."""
+        return [
+            (index, event)
+            for index, event in enumerate(self.events)
+            if isinstance(event, StepEnded)
+            and event.verb in verbs
+            and event.machine == machine
+            and event.outcome == "done"
+            and not event.status
+        ]
+
+    @cached_property
+    def judged(self) -> tuple[str, ...]:
+        """The machines that something was asked of: their pictures must be there."""
+        named = [self.plan.subject] if self.plan.subject else []
+        named += [step.on for step in self.plan.steps if step.on and VERBS[step.verb].product]
+        return tuple(dict.fromkeys(named))
+
+    @cached_property
+    def pictured(self) -> tuple[str, ...]:
+        """Those, and the other machines that were looked at in the end."""
+        others = [event.machine for _, event in self.states if event.label == "final"]
+        return tuple(dict.fromkeys((*self.judged, *others)))
+
+    def reference(self, machine: str) -> tuple[Reference, int, StateRead] | None:
+        """The picture that `machine` must equal in the end. None: the journal has none."""
+        kind = self._ended_by(machine)
+        if kind is None:
+            return None
+        found = self.state(kind, machine)
+        if kind == "changed":
+            begin = self.state("begin", machine)
+            if begin and (found is None or found[0] < begin[0]):
+                # nothing was changed since begin: then that is what was kept
+                changes = [index for index, _ in self.after_step(CHANGES, machine) if index > begin[0]]
+                kind, found = "begin", None if changes else begin
+        return (kind, *found) if found else None
+
+    def _ended_by(self, machine: str) -> Reference | None:
+        recover = self.plan.params.recover
+        if recover is not None and machine == self.plan.subject:
+            return "changed" if recover == "commit" else "begin"
+        verbs = self.after_step(TRANSACTION, machine)
+        if not verbs:
+            return "changed" if self.after_step(CHANGES, machine) else "baseline"
+        if verbs[-1][1].verb == "load":  # no picture of what was saved
+            return None
+        if verbs[-1][1].verb in CLOSES or self._changed_outside(machine):
+            return "changed"
+        return "begin"
+
+    def _changed_outside(self, machine: str) -> bool:
+        """Whether the last change came after the transaction was over: then it is to stay."""
+        begin, changed = self.state("begin", machine), self.state("changed", machine)
+        if begin is None or changed is None:
+            return False
+        over = [index for index, _ in self.after_step(frozenset({"rollback"}), machine)]
+        over += [
+            index
+            for index, event in enumerate(self.events)
+            if isinstance(event, PhaseEnded)
+            and event.phase == "pre-network"
+            and event.machine == machine
+            and event.command
+            and event.status == 0
+        ]
+        return any(begin[0] < index < changed[0] for index in over)
+
+    def reference_flows(self) -> tuple[Reference, dict[tuple[str, str], FlowRead]] | None:
+        """When flows were as they must be in the end, and the readings of that time."""
+        subject = self.plan.subject or next((m for m in reversed(self.judged) if self.state("final", m)), None)
+        if subject is None:
+            return "baseline", self.readings("baseline")
+        found = self.reference(subject)
+        if found is None:
+            return None
+        kind, place, _ = found
+        if kind == "changed":
+            end = next((i for i, event in self.flows if event.label == "final" and i > place), len(self.events))
+            return kind, self.between(place, end)
+        commits = [index for index, _ in self.after_step(CLOSES, subject) if index < place]
+        if commits:  # this begin came after a change that was kept
+            earlier = self.state("changed", subject, before=commits[-1])
+            return kind, self.between(earlier[0] if earlier else commits[-1], place)
+        return kind, self.readings("baseline")
