@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from sim.scenario import Family, FileText, Flow, Mechanism, Network, Step
+from sim.scenario import Family, FileText, Flow, Machine, Mechanism, Network, Step
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class MachinePlan:
     dad: bool = False
     boot_hook: str | None = None  # the mechanism's command before the network phase
     state: tuple[str, ...] = ()  # where the mechanism keeps its records: not compared
+    written: Machine | None = None  # the machine as its author wrote it, for `sim show`
 
 
 @dataclass(frozen=True)

@@ -177,3 +177,4 @@ class Scenario:
     checks: Mapping[str, bool] = field(default_factory=dict)  # named exceptions: only those that are False
     checks_reason: str = ""
     dad: bool = False
+    outage: Mapping[Flow, str] = field(default_factory=dict)  # budgets as written: not judged yet
