@@ -17,13 +17,14 @@ from sim.scenario import Family
 
 _LINES_PER_FILE = 12  # a file that is wholly different is not printed wholly
 _TYPES = {
-    "file": "regular file",
-    "dir": "folder",
-    "symlink": "symbolic link",
-    "fifo": "named pipe",
-    "socket": "socket",
-    "char": "character device",
-    "block": "block device",
+    "file": "a regular file",
+    "dir": "a folder",
+    "symlink": "a symbolic link",
+    "fifo": "a named pipe",
+    "socket": "a socket",
+    "char": "a character device",
+    "block": "a block device",
+    "absent": "removed",  # of the root tree, which has it
 }
 _WORDS = {"mtu": "MTU", "mac": "MAC address"}
 _FAMILIES = {"v4": ("v4", "net.ipv4."), "v6": ("v6", "net.ipv6.")}
@@ -95,22 +96,22 @@ def file_differences(old: State, new: State) -> list[str]:
     for path in _union(before, after):
         shown = printable(path)
         if path not in after:
-            lines.append(f"{shown}: is missing, was a {_kind(before[path])}")
+            lines.append(f"{shown}: is missing, was {_kind(before[path])}")
         elif path not in before:
-            lines.append(f"{shown}: is left over, a {_kind(after[path])}")
+            lines.append(f"{shown}: is left over, {_kind(after[path])}")
         else:
             lines += [f"{shown}: {line}" for line in _entry_lines(before[path], after[path])]
     return lines
 
 
 def _kind(entry: Mapping[str, Any]) -> str:
-    name = _TYPES.get(entry.get("type", ""), str(entry.get("type")))
+    name = _TYPES.get(entry.get("type", ""), f"a thing of type {entry.get('type')}")
     return f"{name} to {_quoted(entry['target'])}" if "target" in entry else name
 
 
 def _entry_lines(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     if old.get("type") != new.get("type"):
-        return [f"is a {_kind(new)}, was a {_kind(old)}"]
+        return [f"is {_kind(new)}, was {_kind(old)}"]
     lines = []
     if old.get("type") == "file":
         lines += _content_lines(old, new)
@@ -166,8 +167,9 @@ def file_problems(entry: Mapping[str, Any] | None, wanted: Mapping[str, Any]) ->
     where only `root` is translated.
     """
     path = printable(str(wanted.get("path", "")))
+    entry = None if entry is not None and entry.get("type") == "absent" else entry
     if wanted.get("absent"):
-        return [] if entry is None else [f"expected {path} to be absent; seen a {_kind(entry)}"]
+        return [] if entry is None else [f"expected {path} to be absent; seen {_kind(entry)}"]
     if entry is None:
         return [f"expected {path} to be there; it is absent"]
     lines = []
@@ -178,13 +180,13 @@ def file_problems(entry: Mapping[str, Any] | None, wanted: Mapping[str, Any]) ->
     if (owner := wanted.get("owner")) is not None and not _same_owner(str(owner), str(entry.get("owner"))):
         lines.append(f"expected owner {printable(str(owner))} of {path}; seen {entry.get('owner')}")
     if (target := wanted.get("target")) is not None and entry.get("target") != target:
-        lines.append(f"expected {path} to be a symbolic link to {_quoted(target)}; seen a {_kind(entry)}")
+        lines.append(f"expected {path} to be a symbolic link to {_quoted(target)}; seen {_kind(entry)}")
     return lines
 
 
 def _text_problems(path: str, entry: Mapping[str, Any], text: str) -> list[str]:
     if entry.get("type") != "file":
-        return [f"expected {path} to be a regular file; seen a {_kind(entry)}"]
+        return [f"expected {path} to be a regular file; seen {_kind(entry)}"]
     if "text" in entry:
         return [f"{path}: {line}" for line in text_differences(text, entry["text"], "; expected ")]
     if entry.get("sha256") == hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest():
