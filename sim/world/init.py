@@ -8,6 +8,7 @@ reaps every orphan, and lends its loaded interpreter to the programs of the embe
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import os
 import selectors
@@ -139,7 +140,7 @@ class Init:
 
     # -- processes -----------------------------------------------------------------------------------------------
 
-    def start(self, words: Sequence[str], output: int, then: Callable[[int], None]) -> int:
+    def start(self, words: list[str], output: int, then: Callable[[int], None]) -> int:
         """Start a program in a session of its own, its output to a file descriptor. Returns the process id."""
         actions = [
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
@@ -166,12 +167,12 @@ class Init:
                 signal.signal(number, signal.SIG_DFL)
             os.environ.clear()
             os.environ.update(ENVIRONMENT)
-            for number, fd in enumerate(keep, start=1):
-                os.dup2(fd, number)
+            for standard, fd in enumerate(keep, start=1):
+                os.dup2(fd, standard)
             sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
             sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
             status = work()
-        except BaseException:  # the last frame of a process
+        except BaseException:  # noqa: BLE001  # the last frame of a process
             sys.excepthook(*sys.exc_info())
         finally:
             sys.stdout.flush()
@@ -279,7 +280,7 @@ class Init:
                 service()
                 return 0
 
-            process = self.fork(work, [], lambda status, name=name: self._service_ended(name, status))
+            process = self.fork(work, [], functools.partial(self._service_ended, name))
             self.services.append((name, process))
 
     def _service_ended(self, name: str, status: int) -> None:

@@ -74,7 +74,7 @@ def _keep(work: Callable[[], None]) -> NoReturn:
             _own_mounts()
             work()
             status = 0
-        except BaseException:  # the last frame of a process: say what happened, then end it
+        except BaseException:  # noqa: BLE001  # the last frame of a process: say what happened, then end it
             sys.excepthook(*sys.exc_info())
         finally:
             sys.stderr.flush()

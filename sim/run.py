@@ -1,0 +1,163 @@
+"""Plan → Events: the one loop. It acts, and writes down what happens; it does not judge.
+
+`execute` must be called inside a sandbox (`sim.world.sandbox.spawn`); `sim.parallel` does that.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from sim import probe, steps
+from sim.errors import LabError, Missing
+from sim.events import Event, Note, PhaseEnded, RunEnded, RunStarted, State, StepEnded, StepStarted
+from sim.planned import MachinePlan, Plan
+from sim.scenario import Flow, Step
+from sim.session import SETTLE_S, VERB_S, Context, power_off, settle, wait_delivered, wait_equal
+from sim.vocabulary import VERBS
+from sim.world.lab import Lab
+
+BASELINE_S = 10.0
+"""How long the topology may take until the flows that the scenario names are delivered for the first time."""
+
+
+def execute(plan: Plan, emit: Callable[[Event], None]) -> None:
+    """Run a plan to its end; every event goes to `emit`, the last one is RunEnded. Never raises for a lab failure."""
+    began = time.monotonic()
+    trouble = missing = ""
+    try:
+        _run(plan, emit, began)
+    except Missing as error:
+        missing = str(error)
+    except LabError as error:
+        trouble = str(error)
+    except OSError as error:
+        trouble = f"{error.strerror}: {error.filename}" if error.filename else str(error)
+    emit(RunEnded(round(time.monotonic() - began, 4), trouble, missing))
+
+
+def _run(plan: Plan, emit: Callable[[Event], None], began: float) -> None:
+    def tell(machine: str, message: Mapping[str, Any]) -> None:
+        now = round(time.monotonic() - began, 4)
+        if message["event"] == "phase":
+            fields = {key: message[key] for key in ("phase", "command", "status", "milliseconds", "output", "why")}
+            emit(PhaseEnded(at=now, machine=machine, boot=lab.machines[machine].boots, **fields))
+        elif message["event"] == "note":
+            emit(Note(now, machine, message["text"]))
+
+    lab = Lab(plan, functools.partial(_services, plan), tell)
+    context = Context(plan, lab, emit, began)
+    emit(RunStarted(context.now, plan.scenario, asdict(plan.params), lab.facts()))
+    _baseline(context)
+    broken = False
+    for number, step in enumerate(plan.steps):
+        context.step = number
+        if broken and not VERBS[step.verb].asks:
+            emit(StepEnded(context.now, number, step.verb, step.on, "skipped", 0.0))
+            continue
+        emit(StepStarted(context.now, number, step.verb, step.on))
+        started = context.now
+        done = steps.do(context, step)
+        seconds = round(context.now - started, 4)
+        emit(StepEnded(context.now, number, step.verb, step.on, seconds=seconds, **asdict(done)))
+        broken = broken or done.outcome in ("refused", "lab-error")
+    context.step = None
+    _final(context)
+
+
+def _services(plan: Plan, machine: MachinePlan) -> Mapping[str, Callable[[], None]]:
+    ports = plan.listeners.get(machine.name, ())
+    return {"listeners": probe.listener(ports)} if ports else {}
+
+
+# -- before and after --------------------------------------------------------------------------------------------
+
+
+def _baseline(context: Context) -> None:
+    """Boot everything, wait until the named flows are delivered, and write down how things are."""
+    plan, lab = context.plan, context.lab
+    lab.boot_all()
+    deadline = time.monotonic() + BASELINE_S
+    settle(context, list(plan.machines), deadline)
+    addresses = {name: probe.global_addresses(machine.running.ip) for name, machine in lab.machines.items()}
+    named = tuple(dict.fromkeys((*plan.flows, *plan.breaks, *plan.keeps, *_asked(plan.steps))))
+    context.targets = probe.targets(named, list(plan.machines), addresses, plan.params.family)
+    wanted = {target.key for flow in named for target in context.matching(flow)}
+    outcomes = context.probe(context.targets)
+    while any(not outcomes[key].delivered for key in wanted) and time.monotonic() < deadline:
+        again = [target for target in context.targets if not outcomes[target.key].delivered]
+        outcomes.update(context.probe(again))
+    context.baseline = outcomes
+    context.flows("baseline", outcomes)
+    for name in plan.machines:
+        context.picture("baseline", name, context.read(name))
+    context.last_act = time.monotonic()
+
+
+def _asked(steps: Sequence[Step]) -> list[Flow]:
+    return [flow for step in steps if step.verb == "expect" for flow, _ in step.args.get("flows", ())]
+
+
+def _judged(context: Context) -> list[str]:
+    plan = context.plan
+    named = [plan.subject] if plan.subject else []
+    named += [step.on for step in plan.steps if step.on and VERBS[step.verb].product]
+    return [name for name in dict.fromkeys(named) if context.machine(name).on]
+
+
+def _final(context: Context) -> None:
+    """The always-on pictures: how it ended, and what one more reboot makes of it."""
+    names = _judged(context)
+    for name in names:
+        context.changed_picture(name)
+    deadline = time.monotonic() + SETTLE_S
+    references = {name: context.reference(name) for name in names}
+    _closing(context, "final", names, references, wanted_flows(context), deadline)
+    if not names:
+        return
+    finals = {name: context.read(name) for name in names}
+    delivered = [key for key, outcome in context.baseline.items() if outcome.delivered]
+    for name in names:
+        machine = context.machine(name)
+        power_off(context, machine, "reboot")
+        context.lab.boot(name)
+    _closing(context, "rebooted", names, dict(finals), delivered, time.monotonic() + SETTLE_S)
+
+
+def _closing(
+    context: Context,
+    label: str,
+    names: Sequence[str],
+    references: Mapping[str, State | None],
+    wanted: Sequence[str],
+    deadline: float,
+) -> None:
+    settle(context, names, deadline)
+    for name in names:
+        state = wait_equal(context, name, references[name], deadline)
+        transaction = context.transaction(name)
+        if transaction == "unknown" and label == "final":
+            transaction = _ask_by_commit(context, name)
+        context.picture(label, name, state, transaction)
+    outcomes = wait_delivered(context, [t for t in context.targets if t.key in wanted], deadline)
+    rest = [target for target in context.targets if target.key not in outcomes]
+    outcomes.update(context.probe(rest) if rest and label == "final" else {})
+    context.flows(label, outcomes)
+
+
+def _ask_by_commit(context: Context, name: str) -> str:
+    """A mechanism without a `status`: a commit without a transaction is refused with its `wrong-state`."""
+    mechanism = context.plan.mechanism
+    if mechanism.commit is None:
+        return "unknown"
+    status = context.machine(name).run(mechanism.commit, VERB_S).status
+    return {0: "open", mechanism.wrong_state: "none"}.get(status, "unknown")
+
+
+def wanted_flows(context: Context) -> list[str]:
+    """The keys of the flows that must be delivered in the end."""
+    outcomes = context.kept_flows if context.kept_flows is not None else context.baseline
+    return [key for key, outcome in outcomes.items() if outcome.delivered]
