@@ -11,7 +11,7 @@ import functools
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pyroute2 import IPRoute
@@ -23,38 +23,36 @@ from sim.world.machine import Machine
 
 TEXT_LIMIT = 16 * 1024
 _V4_SYSCTLS = tuple(
-    "forwarding rp_filter accept_redirects send_redirects accept_source_route proxy_arp arp_filter arp_announce "
-    "arp_ignore arp_accept promote_secondaries".split()  # noqa: SIM905
+    [
+        "forwarding",
+        "rp_filter",
+        "accept_redirects",
+        "send_redirects",
+        "accept_source_route",
+        "proxy_arp",
+        "arp_filter",
+        "arp_announce",
+        "arp_ignore",
+        "arp_accept",
+        "promote_secondaries",
+    ]
 )
-    "forwarding",
-    "rp_filter",
-    "accept_redirects",
-    "send_redirects",
-    "accept_source_route",
-    "proxy_arp",
-    "arp_filter",
-    "arp_announce",
-    "arp_ignore",
-    "arp_accept",
-    "promote_secondaries",
-]
 _V6_SYSCTLS = tuple(
-    "disable_ipv6 forwarding accept_ra accept_ra_defrtr accept_ra_pinfo accept_redirects autoconf addr_gen_mode "
-    "use_tempaddr accept_dad proxy_ndp mtu".split()  # noqa: SIM905
+    [
+        "disable_ipv6",
+        "forwarding",
+        "accept_ra",
+        "accept_ra_defrtr",
+        "accept_ra_pinfo",
+        "accept_redirects",
+        "autoconf",
+        "addr_gen_mode",
+        "use_tempaddr",
+        "accept_dad",
+        "proxy_ndp",
+        "mtu",
+    ]
 )
-    "disable_ipv6",
-    "forwarding",
-    "accept_ra",
-    "accept_ra_defrtr",
-    "accept_ra_pinfo",
-    "accept_redirects",
-    "autoconf",
-    "addr_gen_mode",
-    "use_tempaddr",
-    "accept_dad",
-    "proxy_ndp",
-    "mtu",
-]
 _LINK_OPTIONS = {
     "bridge": "STP_STATE FORWARD_DELAY HELLO_TIME MAX_AGE AGEING_TIME PRIORITY VLAN_FILTERING",
     "vlan": "ID PROTOCOL",
@@ -398,4 +396,3 @@ def _mask_random(state: dict[str, Any], links: Mapping[str, Any]) -> dict[str, A
         for key, routes in state["routes"].items()
     }
     return state
-
