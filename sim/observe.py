@@ -22,36 +22,32 @@ from sim.world.disk import EMPTY_FOLDERS, NO_FILES, Disk
 from sim.world.machine import Machine
 
 TEXT_LIMIT = 16 * 1024
-_V4_SYSCTLS = tuple(
-    [
-        "forwarding",
-        "rp_filter",
-        "accept_redirects",
-        "send_redirects",
-        "accept_source_route",
-        "proxy_arp",
-        "arp_filter",
-        "arp_announce",
-        "arp_ignore",
-        "arp_accept",
-        "promote_secondaries",
-    ]
+_V4_SYSCTLS = (
+    "forwarding",
+    "rp_filter",
+    "accept_redirects",
+    "send_redirects",
+    "accept_source_route",
+    "proxy_arp",
+    "arp_filter",
+    "arp_announce",
+    "arp_ignore",
+    "arp_accept",
+    "promote_secondaries",
 )
-_V6_SYSCTLS = tuple(
-    [
-        "disable_ipv6",
-        "forwarding",
-        "accept_ra",
-        "accept_ra_defrtr",
-        "accept_ra_pinfo",
-        "accept_redirects",
-        "autoconf",
-        "addr_gen_mode",
-        "use_tempaddr",
-        "accept_dad",
-        "proxy_ndp",
-        "mtu",
-    ]
+_V6_SYSCTLS = (
+    "disable_ipv6",
+    "forwarding",
+    "accept_ra",
+    "accept_ra_defrtr",
+    "accept_ra_pinfo",
+    "accept_redirects",
+    "autoconf",
+    "addr_gen_mode",
+    "use_tempaddr",
+    "accept_dad",
+    "proxy_ndp",
+    "mtu",
 )
 _LINK_OPTIONS = {
     "bridge": "STP_STATE FORWARD_DELAY HELLO_TIME MAX_AGE AGEING_TIME PRIORITY VLAN_FILTERING",
