@@ -1,0 +1,201 @@
+"""The command: arguments, messages, exit statuses. What is not needed at every start is imported where it is used."""
+
+from __future__ import annotations
+
+import sys
+
+from snapcore import __version__
+from snapcore.errors import EXIT_DONE, EXIT_NONE_OPEN, Incomplete, SnapcoreError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from snapcore.host import Host
+    from snapcore.store import Store
+    from snapcore.usage import Arguments
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one verb; the exit status. Messages go to stderr, results to stdout."""
+    from snapcore import usage
+
+    words = list(sys.argv[1:] if argv is None else argv)
+    arguments: Arguments | None = None
+    try:
+        arguments = usage.parse(words)
+        if arguments.version:
+            return _print(f"snapcore {__version__}")
+        if arguments.help:
+            return _print(usage.help_text(arguments.verb))
+        return VERBS[arguments.verb](arguments)
+    except SnapcoreError as error:
+        return _refuse(error, as_json="--json" in words)
+    except OSError as error:
+        name = f"{error.filename}: " if error.filename is not None else ""
+        return _refuse(SnapcoreError(f"{name}{error.strerror or error}"), as_json="--json" in words)
+    except KeyboardInterrupt:
+        return _refuse(SnapcoreError("interrupted"), as_json=False)
+
+
+def _print(line: str, stream: Any = None) -> int:
+    """Prints; a reader that has gone away changes no exit status. `EXIT_DONE`."""
+    stream = stream or sys.stdout
+    try:
+        encoding = stream.encoding or "ascii"
+        print(line.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+    except (OSError, ValueError, AttributeError):
+        # Nobody listens: keep the interpreter from trying again at its end.
+        import os
+
+        try:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        except (OSError, ValueError, AttributeError):
+            pass
+    return EXIT_DONE
+
+
+def _print_json(document: dict[str, Any]) -> int:
+    import json
+
+    return _print(json.dumps({"version": 1, **document}, sort_keys=True))
+
+
+def _refuse(error: SnapcoreError, as_json: bool) -> int:
+    from snapcore.files import shown
+
+    differences = error.differences if isinstance(error, Incomplete) else []
+    message = "\n  ".join([shown(str(error)), *differences])
+    _print(f"snapcore: {message}", sys.stderr)
+    if as_json:
+        _print_json({"status": error.status, "error": str(error), "differences": differences})
+    return error.status
+
+
+class _Ports:
+    """`with _Ports(arguments) as (host, store)`."""
+
+    def __init__(self, arguments: Arguments) -> None:
+        from snapcore.host import Host
+        from snapcore.store import Store
+
+        self.host: Host = Host(arguments.root)
+        self.store: Store = Store(self.host.tree)
+
+    def __enter__(self) -> tuple[Host, Store]:
+        return self.host, self.store
+
+    def __exit__(self, *_: object) -> None:
+        self.store.close()
+        self.host.close()
+
+
+def _begin(arguments: Arguments) -> int:
+    from snapcore import profiles, transaction
+
+    covers = [profile.cover() for profile in profiles.chosen(arguments.profile)]
+    with _Ports(arguments) as (host, store):
+        begun = transaction.begin(
+            host,
+            store,
+            covers,
+            label=arguments.label,
+            token=arguments.token,
+            require_token=arguments.require_token,
+        )
+    if arguments.json:
+        return _print_json({"status": 0, "state": "open", "id": begun.record.id, "token": begun.token,
+                            "since": begun.record.since, "saved": begun.saved})  # fmt: skip
+    return _print(f"begun: {begun.saved} files saved; token {begun.token}")
+
+
+def _commit(arguments: Arguments) -> int:
+    from snapcore import transaction
+
+    with _Ports(arguments) as (host, store):
+        done = transaction.commit(host, store, transaction.Claim(arguments.token, arguments.force))
+    _notes(done.notes)
+    if arguments.json:
+        return _print_json({"status": 0, "state": "none", "id": done.record.id, "notes": done.notes})
+    return _print("committed: the configuration stays as it is")
+
+
+def _rollback(arguments: Arguments) -> int:
+    from snapcore import transaction
+
+    _outlive_the_terminal()
+    with _Ports(arguments) as (host, store):
+        done = transaction.rollback(host, store, transaction.Claim(arguments.token, arguments.force))
+    return _rolled_back(done, arguments)
+
+
+def _boot(arguments: Arguments) -> int:
+    from snapcore import transaction
+
+    with _Ports(arguments) as (host, store):
+        if not store.has_record():
+            return _print_json({"status": 0, "state": "none", "undone": []}) if arguments.json else EXIT_DONE
+        done = transaction.boot(host, store)
+    return _rolled_back(done, arguments) if done is not None else EXIT_DONE
+
+
+def _outlive_the_terminal() -> None:
+    """A rollback may be what cuts the connection that it was started over."""
+    import signal
+
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    except ValueError:  # not the main thread: a library's caller decides
+        pass
+
+
+def _notes(notes: list[str]) -> None:
+    for note in notes:
+        _print(f"snapcore: {note}", sys.stderr)
+
+
+def _rolled_back(done: Any, arguments: Arguments) -> int:
+    _notes(done.notes)
+    if arguments.json:
+        undone = [{"path": "/" + each.path, "what": each.what, "aspects": list(each.aspects)} for each in done.undone]
+        return _print_json(
+            {"status": 0, "state": "none", "id": done.record.id, "undone": undone, "notes": done.notes}
+        )
+    lines = [f"undone: {each}" for each in done.undone]
+    return _print("\n".join([*lines, f"rolled back: {len(done.undone)} differences undone"]))
+
+
+def _status(arguments: Arguments) -> int:
+    from snapcore import files
+    from snapcore.store import Store, summary
+
+    tree = files.Tree(arguments.root)
+    store = Store(tree)
+    try:
+        record = store.record()
+    finally:
+        store.close()
+        tree.close()
+    if record is None:
+        _print_json({"status": EXIT_NONE_OPEN, "state": "none"}) if arguments.json else _print("no transaction is open")
+        return EXIT_NONE_OPEN
+    if arguments.json:
+        return _print_json({"status": 0, "state": record.phase, "transaction": summary(record)})
+    from snapcore.words import held_by
+
+    _print(f"{record.phase}: {held_by(record)}")
+    if record.failures:
+        loud = "ATTENTION: " if record.failures >= 3 else ""
+        _print(f"{loud}{record.failures} failed rollbacks; the last one, {record.last_failure}")
+    return EXIT_DONE
+
+
+VERBS: dict[str, Callable[[Arguments], int]] = {
+    "begin": _begin,
+    "commit": _commit,
+    "confirm": _commit,
+    "rollback": _rollback,
+    "status": _status,
+    "boot": _boot,
+}

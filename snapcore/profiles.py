@@ -1,0 +1,129 @@
+"""Families of network configuration: INI files that name what is covered.
+
+    [profile]
+    about = one line
+    default = yes            ; covered without being asked for (where present); no: by name only
+
+    [files]
+    include = …              ; absolute patterns, one a line; *, ? and […] match within one component
+    exclude = *~ *.rpmsave   ; patterns of names that are never configuration
+
+    [interface]
+    name = ifcfg-(.+)        ; regular expression over the file's name; its first group is the interface
+
+Shipped ones lie beside this module; any other is given by its path.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+from snapcore.errors import Usage
+from snapcore.state import Cover
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import configparser
+    from collections.abc import Sequence
+
+SUFFIX = ".ini"
+_KEYS = {"profile": {"about", "default"}, "files": {"include", "exclude"}, "interface": {"name"}}
+
+
+class Profile(NamedTuple):
+    name: str
+    about: str
+    default: bool
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+    interface: str = ""
+
+    def cover(self) -> Cover:
+        return Cover(self.name, tuple(pattern.strip("/") for pattern in self.include), self.exclude)
+
+
+def shipped() -> list[str]:
+    """The names of the profiles that come with this package."""
+    folder = _folder()
+    if folder is None:
+        return sorted(name[: -len(SUFFIX)] for name in _listed_resources() if name.endswith(SUFFIX))
+    return sorted(name[: -len(SUFFIX)] for name in os.listdir(folder) if name.endswith(SUFFIX))
+
+
+def load(name: str) -> Profile:
+    """A shipped profile by its name, or one from a file by its path; `Usage` says what is wrong with it."""
+    if "/" in name or name.endswith(SUFFIX):
+        try:
+            with open(name, encoding="utf-8") as file:
+                content = file.read()
+        except (OSError, UnicodeDecodeError) as error:
+            raise Usage(f"profile {name}: {error}") from None
+        return parse(os.path.basename(name).removesuffix(SUFFIX), content, name)
+    if name not in shipped():
+        raise Usage(f"no profile is called {name!r}: {', '.join(shipped())}; or give the path of a file (with a /)")
+    return parse(name, _read_resource(name + SUFFIX), name)
+
+
+def chosen(names: Sequence[str]) -> list[Profile]:
+    """The profiles called `names`; without names, all that are covered by default."""
+    if names:
+        return [load(name) for name in dict.fromkeys(names)]
+    return [profile for profile in map(load, shipped()) if profile.default]
+
+
+def parse(name: str, content: str, source: str) -> Profile:
+    """A profile from the text of its file; `source` is what messages call it."""
+    import configparser
+
+    parser = configparser.ConfigParser(interpolation=None, default_section="")
+    try:
+        parser.read_string(content, source)
+        _check(parser, source)
+        return Profile(
+            name=name,
+            about=parser.get("profile", "about", fallback=""),
+            default=parser.getboolean("profile", "default", fallback=False),
+            include=tuple(parser.get("files", "include").split()),
+            exclude=tuple(parser.get("files", "exclude", fallback="").split()),
+            interface=parser.get("interface", "name", fallback=""),
+        )
+    except configparser.Error as error:
+        raise Usage(f"profile {source}: {' '.join(str(error).split())}") from None
+    except ValueError as error:
+        raise Usage(f"profile {source}: {error}") from None
+
+
+def _check(parser: configparser.ConfigParser, source: str) -> None:
+    for section in parser.sections():
+        if section not in _KEYS:
+            raise ValueError(f"section [{section}] is unknown: {', '.join(_KEYS)}")
+        for key in parser[section]:
+            if key not in _KEYS[section]:
+                raise ValueError(f"key {key!r} in [{section}] is unknown: {', '.join(sorted(_KEYS[section]))}")
+    for pattern in parser.get("files", "include").split():
+        parts = pattern.split("/")
+        if not pattern.startswith("/") or len(parts) < 3 or any(part in ("", ".", "..") for part in parts[1:]):
+            raise ValueError(f"include {pattern!r}: an absolute pattern of at least two components, without . and ..")
+
+
+def _folder() -> str | None:
+    """The folder of the shipped profiles; None inside a zip file."""
+    folder = os.path.join(os.path.dirname(os.path.abspath(__file__)), "profiles")
+    return folder if os.path.isdir(folder) else None
+
+
+def _listed_resources() -> list[str]:
+    from importlib import resources
+
+    return [item.name for item in (resources.files("snapcore") / "profiles").iterdir()]
+
+
+def _read_resource(name: str) -> str:
+    folder = _folder()
+    if folder is not None:
+        with open(os.path.join(folder, name), encoding="utf-8") as file:
+            return file.read()
+    from importlib import resources
+
+    return (resources.files("snapcore") / "profiles" / name).read_text(encoding="utf-8")

@@ -1,0 +1,419 @@
+"""The store: /var/lib/snapcore, mode 0700.
+
+    open                                the record of the open transaction; absent: there is none
+    snapshots/NAME/manifest.json        see `state`
+    snapshots/NAME/files/etc/…          the saved files, in their own tree
+    archive/NUMBER/…                    what rollbacks discarded, in the same form; the oldest go first
+
+The record appears by one rename, after all that it names is durable, and disappears by one rename: these two are
+the instants at which a transaction begins and ends. Whatever else lies about (dotted names, snapshots of
+transactions that no record names) is left by an interrupted call and swept by the next one that writes.
+
+The lock is flock(2) on the folder itself: it needs no file, so a read-only disk can be looked after too, and it is
+gone with the process that held it.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import time
+from typing import NamedTuple
+
+from snapcore import files
+from snapcore.errors import Corrupt, Locked
+from snapcore.files import raw, shown, split
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from snapcore.state import Entry, Snapshot
+
+PLACE = "var/lib/snapcore"
+RECORD = b"open"
+CLOSED = b".closed"
+PENDING = b".open"
+MANIFEST = b"manifest.json"
+TRANSACTION = "transaction-"
+"""Names of the snapshots that belong to transactions begin with this."""
+LOCK_WAIT_S = 5.0
+LOCK_POLL_S = 0.02
+ARCHIVE_COUNT = 10
+ARCHIVE_BYTES = 16 << 20
+
+
+class Owner(NamedTuple):
+    """Who began a transaction."""
+
+    uid: int
+    pid: int
+    command: str
+
+
+class Record(NamedTuple):
+    """The open transaction."""
+
+    id: str
+    snapshot: str
+    manifest_sha256: str
+    """Of the manifest's bytes."""
+    owner: Owner
+    token_sha256: str
+    require_token: bool
+    label: str
+    since: str
+    """UTC, ISO 8601: for people. Nothing is decided by it."""
+    boot_id: str
+    phase: str
+    failures: int = 0
+    """How many rollbacks in a row did not succeed."""
+    last_failure: str = ""
+
+    def to_json(self) -> bytes:
+        from snapcore.state import FORMAT, seal
+
+        plain = self._asdict()
+        plain["owner"] = self.owner._asdict()
+        return seal({"format": FORMAT, "kind": "transaction", **plain})
+
+
+def record_from_json(data: bytes, what: str) -> Record:
+    """The record in a file; `Corrupt` where it is torn, altered or newer."""
+    from snapcore.state import unseal
+
+    document = unseal(data, what, "transaction")
+    try:
+        plain = {field: document[field] for field in Record._fields}
+        plain["owner"] = Owner(**plain["owner"])
+        return Record(**plain)
+    except (KeyError, TypeError) as error:
+        raise Corrupt(f"{what}: makes no sense: {error!r}") from None
+
+
+class Store:
+    """The store of one host. Opening it changes nothing."""
+
+    def __init__(self, host: files.Tree) -> None:
+        self._host = host
+        self._path = host.resolve(PLACE)[0]
+        self._tree: files.Tree | None = None
+
+    @property
+    def place(self) -> str:
+        """For messages."""
+        return "/" + shown(self._path)
+
+    def close(self) -> None:
+        if self._tree is not None:
+            self._tree.close()
+            self._tree = None
+
+    def _open(self, create: bool = False) -> files.Tree | None:
+        """The store's own tree; None if there is no store."""
+        if self._tree is None:
+            try:
+                if create:
+                    above, name = split(self._path)
+                    parent = self._host.make_folders(above)
+                    try:
+                        os.mkdir(raw(name), 0o700, dir_fd=parent)
+                    except FileExistsError:
+                        pass
+                self._tree = files.Tree(fd=os.dup(self._host.folder(self._path)))
+                self._host.forget(self._path)
+            except FileNotFoundError:
+                return None
+        return self._tree
+
+    def _folder(self, path: str = "", *, make: bool = False) -> int:
+        tree = self._open()
+        if tree is None:
+            raise FileNotFoundError(errno.ENOENT, "no store", self.place)
+        return tree.make_folders(path, 0o700) if make else tree.folder(path)
+
+    # The lock.
+
+    def lock(self, *, create: bool = False, wait_s: float = LOCK_WAIT_S) -> bool:
+        """Waits for the lock, which lasts until `close`. False if there is no store; `Locked` after `wait_s`.
+
+        There is no call that waits for a flock with a deadline, and an alarm would disturb who uses this as a
+        library in a thread: so it is asked for again and again.
+        """
+        deadline = time.monotonic() + wait_s
+        while True:
+            tree = self._open(create)
+            if tree is None:
+                return False
+            try:
+                fcntl.flock(tree.folder(""), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise Locked(f"another snapcore is at work{self._lock_holder()}; waited {wait_s:g} s") from None
+                time.sleep(LOCK_POLL_S)
+                continue
+            if self._is_still_there(tree):
+                return True
+            self.close()
+
+    def _is_still_there(self, tree: files.Tree) -> bool:
+        """Whether the folder that is locked is the one that others will find."""
+        self._host.forget(self._path)
+        try:
+            now = os.fstat(self._host.folder(self._path))
+        except FileNotFoundError:
+            return False
+        mine = os.fstat(tree.folder(""))
+        return (now.st_dev, now.st_ino) == (mine.st_dev, mine.st_ino)
+
+    def _lock_holder(self) -> str:
+        """Who holds the lock, for a message: ' (process 12)'; '' if that can't be seen."""
+        try:
+            inode = os.fstat(self._folder()).st_ino
+            with open("/proc/locks", encoding="ascii", errors="replace") as locks:
+                held = [line.split() for line in locks if "FLOCK" in line]
+            pid = next(f[f.index("FLOCK") + 3] for f in held if "->" not in f and f[-3].endswith(f":{inode}"))
+        except (OSError, StopIteration, IndexError, ValueError):
+            return ""
+        return f" (process {pid})" if pid != "0" else ""
+
+    # The record.
+
+    def record(self) -> Record | None:
+        """The open transaction; None if there is none; `Corrupt`; `OSError` if it can't be told."""
+        if self._open() is None:
+            return None
+        try:
+            data = files.read_file(self._folder(), RECORD)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.EINVAL, errno.ENXIO):
+                raise Corrupt(f"{self.place}/open: not a regular file") from None
+            raise
+        return record_from_json(data, f"{self.place}/open")
+
+    def has_record(self) -> bool:
+        """Whether a transaction is open, without reading who holds it."""
+        if self._open() is None:
+            return False
+        try:
+            os.stat(RECORD, dir_fd=self._folder(), follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def arm(self, record: Record) -> None:
+        """Makes all that was written durable and then opens the transaction, durably.
+
+        When it fails, `disarm` leaves nothing open.
+        """
+        folder = self._folder()
+        files.remove(folder, PENDING)
+        files.write_file(folder, PENDING, record.to_json())
+        self._sync()
+        os.rename(PENDING, RECORD, src_dir_fd=folder, dst_dir_fd=folder)
+        os.fsync(folder)
+
+    def disarm(self, record: Record) -> None:
+        """After a failed `arm`: no transaction is open, and none comes to be by a power cut."""
+        folder = self._folder()
+        for name in (RECORD, PENDING):
+            files.remove(folder, name)
+        os.fsync(folder)
+        self.discard(record.snapshot)
+
+    def rewrite(self, record: Record) -> None:
+        """Replaces the open record, durably, in one step."""
+        folder = self._folder()
+        files.remove(folder, PENDING)
+        files.write_file(folder, PENDING, record.to_json())
+        files.sync_each(folder, [PENDING])
+        os.rename(PENDING, RECORD, src_dir_fd=folder, dst_dir_fd=folder)
+        os.fsync(folder)
+
+    def end(self) -> None:
+        """Ends the transaction, durably: the one instant of `commit` and `rollback`.
+
+        If it can't be made durable, the transaction is open again and the `OSError` raised: a power cut must not
+        bring back what was said to be over.
+        """
+        folder = self._folder()
+        os.rename(RECORD, CLOSED, src_dir_fd=folder, dst_dir_fd=folder)
+        try:
+            os.fsync(folder)
+        except OSError:
+            os.rename(CLOSED, RECORD, src_dir_fd=folder, dst_dir_fd=folder)
+            raise
+
+    def _sync(self) -> None:
+        """Makes the store durable, with the folders that it is in."""
+        folder = self._folder()
+        try:
+            if files.sync_filesystem(folder):
+                return
+        except OSError:
+            pass  # perhaps another program's data
+        files.sync_below(folder)
+        above = split(self._path)[0]
+        while True:
+            os.fsync(self._host.folder(above))
+            if not above:
+                return
+            above = split(above)[0]
+
+    # Snapshots.
+
+    def create(self, name: str, under: str = "snapshots") -> Writer:
+        """An empty snapshot; `FileExistsError` if there is one of this name."""
+        parent = self._folder(under, make=True)
+        os.mkdir(raw(name), 0o700, dir_fd=parent)
+        return Writer(files.Tree(fd=os.open(raw(name), files.FOLDER, dir_fd=parent)))
+
+    def snapshot(self, name: str, sha256: str = "") -> Reader:
+        """A snapshot, its manifest checked (and against `sha256`, if that is given); `Corrupt`, `OSError`."""
+        import hashlib
+
+        from snapcore.state import snapshot_from_json
+
+        what = f"{self.place}/snapshots/{shown(name)}"
+        try:
+            tree = files.Tree(fd=os.dup(self._folder(f"snapshots/{name}")))
+            data = files.read_file(tree.folder(""), MANIFEST)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.EINVAL, errno.ENXIO, *files.NOT_A_FOLDER):
+                raise Corrupt(f"{what}/manifest.json: missing") from None
+            raise
+        snapshot = snapshot_from_json(data, f"{what}/manifest.json")
+        if sha256 and hashlib.sha256(data).hexdigest() != sha256:
+            raise Corrupt(f"{what}/manifest.json: is not the one that the transaction was begun with")
+        return Reader(tree, snapshot, what)
+
+    def names(self, under: str = "snapshots") -> list[str]:
+        """Names in a folder of the store, temporary ones left out."""
+        try:
+            return [name for name in files.names(self._folder(under)) if not name.startswith(".")]
+        except FileNotFoundError:
+            return []
+
+    def discard(self, name: str, under: str = "snapshots") -> None:
+        try:
+            files.remove(self._folder(under), raw(name))
+        except FileNotFoundError:
+            pass
+
+    def free_name(self) -> str:
+        """A name for the next transaction's snapshot."""
+        return f"{TRANSACTION}{_next_number(self.names(), TRANSACTION):06}"
+
+    def sweep(self, keep: str = "") -> None:
+        """Removes what interrupted calls left; the snapshot called `keep` belongs to the open transaction."""
+        folder = self._folder()
+        for name in (PENDING, CLOSED):
+            files.remove(folder, name)
+        for under in ("snapshots", "archive"):
+            try:
+                inside = files.names(self._folder(under))
+            except FileNotFoundError:
+                continue
+            for each in inside:
+                if each.startswith(".") or (each.startswith(TRANSACTION) and each != keep):
+                    self.discard(each, under)
+
+    def archive(self, write: Callable[[Writer], None]) -> str:
+        """Keeps what `write` puts into a new folder of the archive, and of the old ones so many; its name."""
+        self._folder("archive", make=True)
+        numbers = [name for name in self.names("archive") if name.isdigit()]
+        for name in numbers[: max(0, len(numbers) - ARCHIVE_COUNT + 1)]:
+            self.discard(name, "archive")
+        number = f"{_next_number(numbers, ''):06}"
+        writer = self.create("." + number, "archive")
+        try:
+            write(writer)
+        except OSError:
+            self.discard("." + number, "archive")
+            raise
+        finally:
+            writer.close()
+        parent = self._folder("archive")
+        os.rename(raw("." + number), raw(number), src_dir_fd=parent, dst_dir_fd=parent)
+        return number
+
+
+def _next_number(taken: list[str], prefix: str) -> int:
+    numbers = [int(name[len(prefix) :]) for name in taken if name.startswith(prefix) and name[len(prefix) :].isdigit()]
+    return max(numbers, default=0) + 1
+
+
+class Writer:
+    """A snapshot that is being written."""
+
+    def __init__(self, tree: files.Tree) -> None:
+        self._tree = tree
+
+    def put(self, path: str, entry: Entry, data: bytes) -> None:
+        """Saves a file's content or a link, in a tree of its own as a person would look for it."""
+        folder, name = split(path)
+        above = self._tree.make_folders(files.join("files", folder), 0o700)
+        if entry.kind == "link":
+            os.symlink(raw(entry.target), raw(name), dir_fd=above)
+        else:
+            files.write_file(above, raw(name), data, entry.mode & 0o700 | 0o600)
+
+    def manifest(self, snapshot: Snapshot) -> str:
+        """Writes the manifest; the SHA-256 of its bytes."""
+        import hashlib
+
+        from snapcore.state import snapshot_to_json
+
+        data = snapshot_to_json(snapshot)
+        files.write_file(self._tree.folder(""), MANIFEST, data)
+        return hashlib.sha256(data).hexdigest()
+
+    def close(self) -> None:
+        self._tree.close()
+
+
+class Reader:
+    """A snapshot that is there. `snapshot` is its manifest."""
+
+    def __init__(self, tree: files.Tree, snapshot: Snapshot, what: str) -> None:
+        self._tree = tree
+        self.snapshot = snapshot
+        self._what = what
+
+    def content(self, path: str) -> bytes:
+        """A saved file's content, checked against its hash."""
+        import hashlib
+
+        entry = self.snapshot.entries[path]
+        where = f"{self._what}/files/{shown(path)}"
+        try:
+            folder, name = self._tree.above(files.join("files", path))
+            data = files.read_file(folder, name)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.EINVAL, errno.ENXIO, *files.NOT_A_FOLDER):
+                raise Corrupt(f"{where}: missing") from None
+            raise
+        if len(data) != entry.size or hashlib.sha256(data).hexdigest() != entry.sha256:
+            raise Corrupt(f"{where}: torn or altered: its SHA-256 is another one")
+        return data
+
+    def check(self) -> None:
+        """Reads every saved file; `Corrupt` names the first that is not as it was saved."""
+        for path, entry in self.snapshot.entries.items():
+            if entry.kind == "file":
+                self.content(path)
+
+    def close(self) -> None:
+        self._tree.close()
+
+
+def summary(record: Record) -> dict[str, Any]:
+    """A record as `status --json` shows it: without the token."""
+    plain = record._asdict()
+    plain["owner"] = record.owner._asdict()
+    del plain["token_sha256"], plain["manifest_sha256"]
+    return plain

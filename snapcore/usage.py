@@ -1,0 +1,175 @@
+"""The one table of verbs and options: `--help`, the man page and the completions are made from it.
+
+(argparse would take as long to import as everything else together.)
+"""
+
+from __future__ import annotations
+
+from snapcore.errors import Usage
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class Option:
+    """One option. `value` is the name of its value in help texts; '' for a switch."""
+
+    def __init__(self, name: str, about: str, value: str = "", many: bool = False) -> None:
+        self.name = name
+        self.about = about
+        self.value = value
+        self.many = many
+
+    @property
+    def field(self) -> str:
+        return self.name[2:].replace("-", "_")
+
+
+class Verb:
+    """One verb. `operands` are the names of its arguments in help texts, `[X]` optional, `X...` one or more."""
+
+    def __init__(self, name: str, about: str, options: tuple[Option, ...] = (), operands: tuple[str, ...] = ()) -> None:
+        self.name = name
+        self.about = about
+        self.options = options
+        self.operands = operands
+
+
+COMMON = (
+    Option("--root", "work on the tree below DIR; the store is DIR/var/lib/snapcore", "DIR"),
+    Option("--profile", "cover this family (a name, or a profile file); may be repeated", "NAME|FILE", many=True),
+    Option("--token", "the transaction's token: shows that it is yours", "TOKEN"),
+    Option("--force", "end somebody else's transaction (root), or commit after a rollback that stopped half-way"),
+    Option("--json", "print one JSON object"),
+    Option("--version", "print the version"),
+    Option("--help", "print this"),
+)
+
+VERBS = (
+    Verb(
+        "begin",
+        "save the configuration and open a transaction",
+        (
+            Option("--label", "a word for people, shown by status", "TEXT"),
+            Option("--require-token", "ask everyone for the token, the same user too"),
+        ),
+    ),
+    Verb("commit", "keep the configuration as it is now"),
+    Verb("confirm", "commit a transaction that has a deadline"),
+    Verb("rollback", "give the saved configuration back"),
+    Verb("status", "tell whether a transaction is open (exit status 0) or none (3)"),
+    Verb("boot", "roll an open transaction back; run before networking starts"),
+)
+
+
+class Arguments:
+    """A parsed command line: one field for each option, by its name."""
+
+    def __init__(self) -> None:
+        self.verb = ""
+        self.operands: list[str] = []
+        self.root = "/"
+        self.profile: list[str] = []
+        self.token = ""
+        self.label = ""
+        self.force = False
+        self.json = False
+        self.version = False
+        self.help = False
+        self.require_token = False
+
+
+def parse(words: list[str]) -> Arguments:
+    """`Usage` says what is wrong, and what would be right."""
+    arguments = Arguments()
+    given: list[str] = []
+    verb = next((each for each in VERBS if each.name == _first_operand(words)), None)
+    options = {option.name: option for option in (*COMMON, *(verb.options if verb else ()))}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if word == "--":
+            given.extend(rest)
+            break
+        if word == "-h":
+            word = "--help"
+        if not word.startswith("-") or word == "-":
+            given.append(word)
+            continue
+        name, equals, value = word.partition("=")
+        option = options.get(name)
+        if option is None:
+            raise Usage(f"option {name} is unknown{_nearest(name, options)}")
+        if not option.value:
+            if equals:
+                raise Usage(f"option {name} takes no value")
+            setattr(arguments, option.field, True)
+            continue
+        if not equals:
+            if not rest:
+                raise Usage(f"option {name} needs a value: {option.value}")
+            value = rest.pop(0)
+        if option.many:
+            getattr(arguments, option.field).append(value)
+        else:
+            setattr(arguments, option.field, value)
+    return _with_verb(arguments, given)
+
+
+def _first_operand(words: list[str]) -> str:
+    """The verb, which may stand behind common options."""
+    takes_value = {option.name for option in COMMON if option.value}
+    skip = False
+    for word in words:
+        if skip:
+            skip = False
+        elif word in takes_value:
+            skip = True
+        elif not word.startswith("-"):
+            return word
+    return ""
+
+
+def _with_verb(arguments: Arguments, given: list[str]) -> Arguments:
+    if arguments.version or (arguments.help and not given):
+        return arguments
+    if not given:
+        raise Usage(f"which verb? {', '.join(verb.name for verb in VERBS)}; see --help")
+    verb = next((each for each in VERBS if each.name == given[0]), None)
+    if verb is None:
+        known = {each.name: each for each in VERBS}
+        raise Usage(f"verb {given[0]!r} is unknown{_nearest(given[0], known)}")
+    arguments.verb = verb.name
+    arguments.operands = given[1:]
+    needed = sum(not name.startswith("[") for name in verb.operands)
+    most = float("inf") if any(name.rstrip("]").endswith("...") for name in verb.operands) else len(verb.operands)
+    if not arguments.help and not needed <= len(arguments.operands) <= most:
+        wanted = " ".join(verb.operands) or "no arguments"
+        raise Usage(f"{verb.name} takes {wanted}; given: {' '.join(arguments.operands) or 'none'}")
+    if not arguments.root:
+        raise Usage("option --root needs a folder")
+    return arguments
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(word, list(known), 1)
+    return f"; did you mean {near[0]}?" if near else f": {', '.join(known)}"
+
+
+def help_text(name: str = "") -> str:
+    """The help of one verb, or of the command."""
+    verb = next((each for each in VERBS if each.name == name), None)
+    if verb is None:
+        lines = ["usage: snapcore VERB [OPTIONS] [ARGUMENTS]", ""]
+        lines += [f"  {each.name:<14}{each.about}" for each in VERBS]
+        lines += ["", "common options, before or after the verb:"]
+        return "\n".join([*lines, *_option_lines(COMMON)])
+    lines = [" ".join(["usage: snapcore", verb.name, "[OPTIONS]", *verb.operands]), "", verb.about, ""]
+    return "\n".join([*lines, *_option_lines((*verb.options, *COMMON))])
+
+
+def _option_lines(options: tuple[Option, ...]) -> list[str]:
+    return [f"  {(option.name + ' ' + option.value).rstrip():<22}{option.about}" for option in options]

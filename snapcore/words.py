@@ -1,0 +1,67 @@
+"""Facts about this process and this host, and how people are told about them."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from snapcore.files import shown
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from snapcore.store import Record
+
+
+def held_by(record: Record) -> str:
+    """Who holds a transaction, and since when."""
+    label = f", {shown(record.label)!r}" if record.label else ""
+    return (
+        f"begun {record.since} by {user(record.owner.uid)}, process {record.owner.pid}"
+        f" ({shown(record.owner.command)}){label}"
+    )
+
+
+def user(uid: int) -> str:
+    import pwd
+
+    try:
+        return f"{pwd.getpwuid(uid).pw_name} (uid {uid})"
+    except (KeyError, OSError):
+        return f"uid {uid}"
+
+
+def reason(error: Exception) -> str:
+    """An error in a few words, with the path it is about if that is known."""
+    if isinstance(error, OSError) and error.strerror:
+        place = error.filename if isinstance(error.filename, str) else ""
+        return f"{shown(place)}: {error.strerror}" if place else error.strerror
+    return str(error)
+
+
+def hashed(token: str) -> str:
+    """A token as it is kept: who reads the store can't use it."""
+    import hashlib
+
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def now() -> str:
+    """UTC, ISO 8601: for people. No decision is made by the wall clock."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def boot_id() -> str:
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def caller() -> str:
+    """The command line of the parent process: who called `snapcore` (its own says nothing)."""
+    try:
+        with open(f"/proc/{os.getppid()}/cmdline", "rb") as file:
+            return file.read(200).replace(b"\0", b" ").decode("utf-8", "replace").strip()
+    except OSError:
+        return ""
