@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Union
+from typing import Any
 
 from sim.document import Mistakes, Node, nearest, node_of, shown
 from sim.errors import BadInput, Mistake
@@ -20,7 +20,7 @@ IFNAME = r"(?!\.\.?$)[^\s/:]{1,15}"
 
 KINDS = ("ethernets", "bridges", "bonds", "vlans")
 
-Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def _host(text: str) -> Address:
@@ -130,7 +130,8 @@ DEVICE = Text("the name of a device (at most 15 characters)", IFNAME)
 MTU = Whole(68, 65535)
 NUMBER = Whole(0, 4294967295)
 TIME = Scalar("a time in seconds, like 15 or 15s or 100ms", r"[0-9]+(?:s|ms)?", str)
-TYPES = ("unicast", "anycast", "blackhole", "broadcast", "local", "multicast", "nat", "prohibit", "throw", "unreachable")
+_REFUSE = ("blackhole", "prohibit", "throw", "unreachable")
+TYPES = ("unicast", "anycast", "broadcast", "local", "multicast", "nat", *_REFUSE)
 BOND_MODES = ("balance-rr", "active-backup", "balance-xor", "broadcast", "802.3ad", "balance-tlb", "balance-alb")
 
 ROUTE = Record(

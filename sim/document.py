@@ -14,7 +14,7 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Union
+from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml import events as yaml_events
@@ -26,7 +26,7 @@ MAX_BYTES = 256 * 1024
 MAX_DEPTH = 32
 MAX_NODES = 20_000
 
-Scalar = Union[str, int, float, bool, None]
+Scalar = str | int | float | bool | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,8 +133,8 @@ def read_text(path: str | Path, mistakes: Mistakes) -> str | None:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         column = error.start - (data.rfind(b"\n", 0, error.start) + 1) + 1
-        value = f"byte 0x{data[error.start]:02x}"
-        mistakes.found.append(Mistake(mistakes.file, f"{value} is not UTF-8 text; valid: a YAML text file", line, column))
+        what = f"byte 0x{data[error.start]:02x} is not UTF-8 text; valid: a YAML text file"
+        mistakes.found.append(Mistake(mistakes.file, what, line, column))
         return None
     return text
 
@@ -262,7 +262,7 @@ class _Composer:
 
     def pairs(self, items: list[Node]) -> Iterator[tuple[Node, Node]]:
         seen: dict[str, Node] = {}
-        for key, value in zip(items[::2], items[1::2]):
+        for key, value in zip(items[::2], items[1::2], strict=True):
             if key.kind != "scalar":
                 self.mistakes.add(key, f"a {key.kind} cannot be a key; valid: a text")
             elif key.text in seen:
@@ -304,3 +304,77 @@ def resolve(text: str) -> Scalar:
         return float(text.replace(".inf", "inf").replace(".Inf", "inf").replace(".INF", "inf").replace(".nan", "nan")
                      .replace(".NaN", "nan").replace(".NAN", "nan"))
     return text
+
+
+# Writing
+
+
+def write(value: Any, indent: int = 0) -> str:
+    """A mapping as YAML that `parse` reads back as the same value; what fits in a line stands in a line."""
+    pad, lines = " " * indent, []
+    for key, item in value.items():
+        head = f"{pad}{_scalar(str(key))}:"
+        lines.append(_entry(head, item, indent))
+    return "".join(lines)
+
+
+def _entry(head: str, item: Any, indent: int) -> str:
+    """One `key: value` or `- value`, with its line ends."""
+    line = f"{head} {_flow(item)}\n"
+    if isinstance(item, str) and _fits_block(item):
+        pad = " " * (indent + 2)
+        return f"{head} |\n" + "".join(f"{pad}{text}\n" if text else "\n" for text in item[:-1].split("\n"))
+    if len(line) <= 110 or not isinstance(item, (dict, list, tuple)) or not item:
+        return line
+    if isinstance(item, dict):
+        return f"{head}\n{write(item, indent + 2)}"
+    return f"{head}\n" + "".join(_item(each, indent + 2) for each in item)
+
+
+def _item(item: Any, indent: int) -> str:
+    pad = " " * indent
+    line = f"{pad}- {_flow(item)}\n"
+    if isinstance(item, dict) and len(item) == 1:  # a step: its verb stands beside the dash
+        text = write(item, indent + 2)
+        return f"{pad}- {text[indent + 2 :]}"
+    if isinstance(item, dict) and len(line) > 110:
+        return f"{pad}-\n{write(item, indent + 2)}"
+    return line
+
+
+def _flow(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_scalar(str(key))}: {_flow(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(_flow(item) for item in value) + "]"
+    return _scalar(value)
+
+
+_PLAIN = re.compile(r"[A-Za-z0-9_./<=][A-Za-z0-9_./@%+ <>=()-]*")
+
+
+def _scalar(value: Any) -> str:
+    """A scalar, quoted where it would otherwise be read as something else."""
+    if not isinstance(value, str):
+        return _SHOWN.get(str(value), str(value))
+    if _PLAIN.fullmatch(value) and not value.endswith(" ") and isinstance(resolve(value), str):
+        return value
+    return '"' + "".join(_escaped(char) for char in value) + '"'
+
+
+def _escaped(char: str) -> str:
+    if char in '"\\':
+        return "\\" + char
+    if char == "\n":
+        return "\\n"
+    if char.isprintable() and ord(char) < 0x10000:
+        return char
+    return f"\\x{ord(char):02x}" if ord(char) < 0x100 else f"\\U{ord(char):08x}"
+
+
+def _fits_block(text: str) -> bool:
+    """Whether a literal block says exactly this text."""
+    lines = text.split("\n")
+    plain = all(char.isprintable() and ord(char) < 0x10000 for line in lines for char in line)
+    ends = text.endswith("\n") and not text.endswith("\n\n")
+    return plain and ends and len(lines) > 2 and bool(lines[0]) and not any(line.startswith(" ") for line in lines[:1])

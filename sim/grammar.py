@@ -14,8 +14,29 @@ from sim.document import Node, nearest, shown
 from sim.scenario import REASONS, Breaks, Change, FileText, Flow, Machine, Network, Step, Topology
 from sim.scenario import RECOVERIES as RUNNABLE
 from sim.shape import (
-    DURATION, FLAG, INVALID, LINE, MODE, OWNER, PATH, TEXT,
-    Anything, Choice, Context, Defined, Either, Field, ListOf, MapOf, Name, Record, Scalar, Schema, Shape, Text, Whole,
+    DURATION,
+    FLAG,
+    INVALID,
+    LINE,
+    MODE,
+    OWNER,
+    PATH,
+    TEXT,
+    Anything,
+    Choice,
+    Context,
+    Defined,
+    Either,
+    Field,
+    ListOf,
+    MapOf,
+    Name,
+    Record,
+    Scalar,
+    Schema,
+    Shape,
+    Text,
+    Whole,
 )  # fmt: skip
 from sim.vocabulary import NOT_YET, VERBS
 
@@ -136,7 +157,7 @@ class Plug(Shape):
     what = "MACHINE:PORT"
 
     def check(self, node: Node, context: Context) -> Any:
-        machine, colon, port = node.text.partition(":")
+        machine, _, port = node.text.partition(":")
         if node.kind != "scalar" or not machine or not port:
             return context.add(node, f"{shown(node.text)} is no port of a machine; valid: {self.what}")
         return check_port(machine, port, node, context)
@@ -350,7 +371,7 @@ def _step(key: Node, body: Node, values: Any, context: Context) -> Any:
     if isinstance(values, str):
         values = {"on": values}
     elif isinstance(values, tuple):
-        values = dict(zip(("on", "port"), values))
+        values = dict(zip(("on", "port"), values, strict=True))
     elif verb in ("plug", "unplug") and check_port(values["on"], values["port"], body, context) is INVALID:
         return INVALID
     on = values.pop("on", None)

@@ -134,7 +134,7 @@ class _Reader:
         steps = self.node.key("steps")
         short = [self.node.key(key) for key in ("change", "breaks", "recover")]
         if steps is None:
-            for key, name in zip(short, ("change", "breaks")):
+            for key, name in zip(short, ("change", "breaks"), strict=False):
                 if key is None:
                     what = "the flows that must be seen broken, [] for none" if name == "breaks" else "or 'steps'"
                     self.context.add(self.node, f"lacks the key '{name}' ({what})")

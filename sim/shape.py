@@ -1,4 +1,4 @@
-"""What a document may look like, as values: each shape checks a tree, with one message a mistake, and is its JSON Schema.
+"""What a document may look like, as values: a shape checks a tree, one message a mistake, and is its JSON Schema.
 
 `check(node, context)` returns the value in the program's own terms (durations in seconds, flows as `Flow`), or
 `INVALID` after noting the mistake. `schema()` says the same to editors (JSON Schema, draft-07), as far as a schema
@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Union
+from typing import Any
 
 from sim.document import Mistakes, Node, nearest, shown
 
@@ -49,7 +49,7 @@ class Context:
 class Shape:
     """Base: a shape accepts one kind of node."""
 
-    what: str = "a value"
+    what: str  # not for those that make it in `valid`
 
     def valid(self) -> str:
         """What is valid, for messages."""
@@ -81,6 +81,8 @@ def describe(node: Node) -> str:
 
 class Anything(Shape):
     """Whatever it is, as plain values."""
+
+    what = "a value"
 
     def check(self, node: Node, context: Context) -> Any:
         return node.plain()
@@ -374,7 +376,7 @@ class Either(Shape):
     def check(self, node: Node, context: Context) -> Any:
         if self.null and node.kind == "scalar" and node.value is None:
             return None
-        shape: Union[Shape, None] = getattr(self, node.kind)
+        shape: Shape | None = getattr(self, node.kind)
         return shape.check(node, context) if shape else self.refuse(node, context)
 
     def schema(self) -> Schema:

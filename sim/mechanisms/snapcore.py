@@ -1,4 +1,4 @@
-"""snapcore itself, as it is installed beside `sim`: the package is copied to the machine, with a program to start it."""
+"""snapcore itself, as it is installed beside `sim`: the package is copied to the machine, with a program on top."""
 
 from __future__ import annotations
 
