@@ -104,6 +104,36 @@ def file_differences(old: State, new: State) -> list[str]:
     return lines
 
 
+def other_differences(old: State, changed: State, new: State) -> list[str]:
+    """Files that are no configuration (`others`): each must be as it was before the change or as it was after it.
+
+    What is not configuration is left alone; a mechanism may cover more than the stack reads; nothing is left over.
+    """
+    before, after, now = (_plain(state.get("others") or {}) for state in (old, changed, new))
+    kept = {path for path in now.keys() | after.keys() if now.get(path) == after.get(path)}
+    lines = file_differences({"files": _except(before, kept)}, {"files": _except(now, kept)})
+    return lines
+
+
+def _except(files: Mapping[str, Any], paths: Iterable[str]) -> dict[str, Any]:
+    return {path: entry for path, entry in files.items() if path not in set(paths)}
+
+
+def litter(old: State, between: Sequence[State], new: State) -> list[str]:
+    """Files beside the configuration (`others`) that are neither as in `old` nor as in any State `between`.
+
+    What others change inside a transaction is theirs to keep; what nobody else made, the recovery left behind.
+    """
+    known = [_plain(state.get("others") or {}) for state in (old, *between)]
+    seen = _plain(new.get("others") or {})
+    lines = []
+    for path in sorted(set(seen).union(*known)):
+        if all(seen.get(path) != others.get(path) for others in known):
+            was, now = known[-1].get(path), seen.get(path)
+            lines += file_differences({"files": {path: was} if was else {}}, {"files": {path: now} if now else {}})
+    return [f"beside the configuration: {line}" for line in lines]
+
+
 def _kind(entry: Mapping[str, Any]) -> str:
     name = _TYPES.get(entry.get("type", ""), f"a thing of type {entry.get('type')}")
     return f"{name} to {_quoted(entry['target'])}" if "target" in entry else name
@@ -163,7 +193,7 @@ def text_differences(old: str, new: str, was: str = ", was ") -> list[str]:
 def file_problems(entry: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> list[str]:
     """What `{on, path, text | absent | mode | owner | target}` asks of a file and `entry` (None: absent) is not.
 
-    `mode` is octal digits ("0644" or the number 644 as YAML reads it); `owner` USER, UID, USER:GROUP or UID:GID,
+    `mode` is a number, or a text of octal digits; `owner` USER, UID, USER:GROUP or UID:GID,
     where only `root` is translated.
     """
     path = printable(str(wanted.get("path", "")))
@@ -175,13 +205,17 @@ def file_problems(entry: Mapping[str, Any] | None, wanted: Mapping[str, Any]) ->
     lines = []
     if (text := wanted.get("text")) is not None:
         lines += _text_problems(path, entry, text)
-    if (mode := wanted.get("mode")) is not None and int(str(mode), 8) != int(str(entry.get("mode", "0")), 8):
-        lines.append(f"expected mode {int(str(mode), 8):04o} of {path}; seen {entry.get('mode')}")
+    if (mode := wanted.get("mode")) is not None and _mode(mode) != _mode(entry.get("mode", "0")):
+        lines.append(f"expected mode {_mode(mode):04o} of {path}; seen {entry.get('mode')}")
     if (owner := wanted.get("owner")) is not None and not _same_owner(str(owner), str(entry.get("owner"))):
         lines.append(f"expected owner {printable(str(owner))} of {path}; seen {entry.get('owner')}")
     if (target := wanted.get("target")) is not None and entry.get("target") != target:
         lines.append(f"expected {path} to be a symbolic link to {_quoted(target)}; seen {_kind(entry)}")
     return lines
+
+
+def _mode(mode: int | str) -> int:
+    return mode if isinstance(mode, int) else int(mode, 8)
 
 
 def _text_problems(path: str, entry: Mapping[str, Any], text: str) -> list[str]:

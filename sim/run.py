@@ -16,7 +16,8 @@ from sim.errors import LabError, Missing
 from sim.events import Event, Note, PhaseEnded, RunEnded, RunStarted, State, StepEnded, StepStarted
 from sim.planned import MachinePlan, Plan
 from sim.scenario import Flow, Step
-from sim.session import SETTLE_S, VERB_S, Context, power_off, settle, wait_delivered, wait_equal
+from sim.probe import Outcome
+from sim.session import HASTE_S, SETTLE_S, VERB_S, Context, power_off, settle, wait_delivered, wait_equal
 from sim.vocabulary import VERBS
 from sim.world.lab import Lab
 
@@ -64,6 +65,7 @@ def _run(plan: Plan, emit: Callable[[Event], None], began: float) -> None:
         seconds = round(context.now - started, 4)
         emit(StepEnded(context.now, number, step.verb, step.on, seconds=seconds, **asdict(done)))
         broken = broken or done.outcome in ("refused", "lab-error")
+        context.failed = context.failed or done.outcome != "done"
     context.step = None
     _final(context)
 
@@ -113,18 +115,17 @@ def _final(context: Context) -> None:
     names = _judged(context)
     for name in names:
         context.changed_picture(name)
-    deadline = time.monotonic() + SETTLE_S
     references = {name: context.reference(name) for name in names}
-    _closing(context, "final", names, references, wanted_flows(context), deadline)
+    outcomes = _closing(context, "final", names, references, wanted_flows(context))
     if not names:
         return
-    finals = {name: context.read(name) for name in names}
-    delivered = [key for key, outcome in context.baseline.items() if outcome.delivered]
+    finals: dict[str, State | None] = {name: context.read(name) for name in names}
+    delivered = [key for key, outcome in outcomes.items() if outcome.delivered]
     for name in names:
         machine = context.machine(name)
         power_off(context, machine, "reboot")
         context.lab.boot(name)
-    _closing(context, "rebooted", names, dict(finals), delivered, time.monotonic() + SETTLE_S)
+    _closing(context, "rebooted", names, finals, delivered)
 
 
 def _closing(
@@ -133,8 +134,8 @@ def _closing(
     names: Sequence[str],
     references: Mapping[str, State | None],
     wanted: Sequence[str],
-    deadline: float,
-) -> None:
+) -> dict[str, Outcome]:
+    deadline = time.monotonic() + (HASTE_S if context.failed else SETTLE_S)
     settle(context, names, deadline)
     for name in names:
         state = wait_equal(context, name, references[name], deadline)
@@ -146,6 +147,7 @@ def _closing(
     rest = [target for target in context.targets if target.key not in outcomes]
     outcomes.update(context.probe(rest) if rest and label == "final" else {})
     context.flows(label, outcomes)
+    return outcomes
 
 
 def _ask_by_commit(context: Context, name: str) -> str:

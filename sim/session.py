@@ -21,6 +21,8 @@ from sim.world.machine import Machine
 
 SETTLE_S = 6.0
 """How long files, kernel state and flows may take to be what they were, after the step that gives them back."""
+HASTE_S = 1.0
+"""The same, when it is known already that it is not."""
 VERB_S = 120.0
 """How long a verb of a mechanism, or a command of a scenario, may take."""
 
@@ -57,6 +59,7 @@ class Context:
     last_output: str = ""
     last_act: float = 0.0  # when the last step that changes ended: deadlines count from there
     step: int | None = None
+    failed: bool = False  # a step was refused or not met: then no patience is owed at the end
 
     @property
     def now(self) -> float:
