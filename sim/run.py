@@ -15,8 +15,8 @@ from sim import probe, steps
 from sim.errors import LabError, Missing
 from sim.events import Event, Note, PhaseEnded, RunEnded, RunStarted, State, StepEnded, StepStarted
 from sim.planned import MachinePlan, Plan
-from sim.scenario import Flow, Step
 from sim.probe import Outcome
+from sim.scenario import Flow, Step
 from sim.session import HASTE_S, SETTLE_S, VERB_S, Context, power_off, settle, wait_delivered, wait_equal
 from sim.vocabulary import VERBS
 from sim.world.lab import Lab
