@@ -7,16 +7,24 @@ looked at is never pass: a check that is in force and whose picture is not in th
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 
 import sim.stacks
 from sim.events import Event, FlowRead, StateRead, StepEnded, StepStarted
-from sim.expect import file_differences, flap_differences, kernel_differences, printable, transaction_problem, without
+from sim.expect import (
+    file_differences,
+    flap_differences,
+    kernel_differences,
+    litter,
+    printable,
+    transaction_problem,
+    without,
+)
 from sim.history import CHANGES, TRANSACTION, History, Reference
 from sim.planned import Params, Plan
-from sim.scenario import Flow, Step, Verdict
+from sim.scenario import Flow, Mechanism, Step, Verdict
 from sim.vocabulary import VERBS
 
 _OUTPUT_LINES = 20
@@ -192,6 +200,12 @@ def _asked(flow: Flow, plan: Plan) -> bool:
 
 
 def _is(event: FlowRead, flow: Flow) -> bool:
+    """Whether a reading is one of `flow`; `A -> B v6` is also the v6 half of the pair `A -> B`."""
+    if flow.family is not None:
+        if event.family != flow.family:
+            return False
+        if replace(flow, family=None, name="").text == event.written:
+            return True
     return flow.text in (event.written, event.flow) or (bool(flow.name) and event.flow == flow.name)
 
 
@@ -208,7 +222,7 @@ def _steps(history: History) -> list[Finding]:
     ended = {event.step for event in history.steps}
     begun = {event.step for event in history.events if isinstance(event, StepStarted)}
     missing = sorted(set(range(len(history.plan.steps))) - ended)
-    if missing and not broken:
+    if missing and not broken and not history.trouble:
         number = missing[0]
         word = "did not end" if number in begun else "was never begun"
         findings.append(Finding("steps", "unknown", f"step {number + 1} ({history.plan.steps[number].verb}) {word}"))
@@ -221,7 +235,8 @@ def _step(history: History, event: StepEnded, step: Step) -> list[Finding]:
     if event.outcome == "done":
         if step.verb == "expect":
             return [Finding(_ask(step), "pass", f"step {event.step + 1}: as expected after {event.seconds:.1f} s")]
-        return [Finding(event.verb, "pass", f"{where}: exit status {event.status or 0}")] if product else []
+        told = product or event.status
+        return [Finding(event.verb, "pass", f"{where}: exit status {event.status or 0}", output)] if told else []
     if event.outcome == "unmet":
         return [_unmet(history, event, step)]
     problem = "; ".join(event.problems)
@@ -241,6 +256,9 @@ def _unmet(history: History, event: StepEnded, step: Step) -> Finding:
         return Finding("expect", "fail", f"step {event.step + 1}: {first}", (*event.problems[1:], *output))
     reads = {(e.flow, e.family): e for _, e in history.flows if e.step == event.step}
     outcomes = [(flow, outcome) for flow, outcome in step.args.get("flows", ()) if outcome != "delivered"]
+    if not outcomes:
+        why = f"the damage was shown, but could not be taken back before the run itself: {first}"
+        return Finding("damage", "unknown", why, (*event.problems, *output))
     still = [e.flow for e in reads.values() if e.delivered and any(_is(e, flow) for flow, _ in outcomes)]
     seen = f"{', '.join(dict.fromkeys(still))} was still delivered after the change" if still else first
     why = f"the damage was not seen: {seen}: this scenario does not show what it says"
@@ -341,9 +359,21 @@ def _of(pairs: Sequence[tuple[str, str, StateRead, StateRead]]) -> str:
 
 
 def _file_lines(history: History, old: StateRead, new: StateRead) -> list[str]:
+    """Differences of the configuration, without the mechanism's own records."""
     machine = history.plan.machines.get(new.machine)
     records = machine.state if machine else ()
     return file_differences(without(old.state, records), without(new.state, records))
+
+
+def _litter(history: History, old: StateRead, new: StateRead) -> list[str]:
+    """What is left over beside the configuration, and was made by no step."""
+    changed = [(index, e) for index, e in history.states if e.label == "changed" and e.machine == new.machine]
+    last = changed[-1][0] if changed else -1
+    if any(index > last for index, _ in history.after_step(frozenset({"run"}), new.machine)):
+        return []  # nobody knows what a command of the scenario made
+    named = {str(step.args.get("file")) for step in history.plan.steps if step.on == new.machine}
+    lines = litter(old.state, [event.state for _, event in changed], new.state)
+    return [line for line in lines if not any(f": {printable(path)}: " in line for path in named)]
 
 
 def _kernel_lines(history: History, old: StateRead, new: StateRead) -> list[str]:
@@ -351,7 +381,10 @@ def _kernel_lines(history: History, old: StateRead, new: StateRead) -> list[str]
 
 
 def _files(history: History) -> list[Finding]:
-    return _compared(history, "files", "files", lambda old, new: _file_lines(history, old, new))
+    def lines(old: StateRead, new: StateRead) -> list[str]:
+        return _file_lines(history, old, new) + _litter(history, old, new)
+
+    return _compared(history, "files", "files", lines)
 
 
 def _kernel(history: History) -> list[Finding]:
@@ -363,9 +396,12 @@ def _flows(history: History) -> list[Finding]:
     if reference is None:
         return [Finding("flows", "unknown", "the journal does not say which flows must be delivered in the end")]
     kind, wanted = reference
-    if not wanted:
-        return [Finding("flows", "unknown", f"no flow was looked at {_WHEN[kind].removeprefix('at ')}")]
-    return _delivered_again(history, "flows", _WHEN[kind], wanted, "final", "in the end")
+    if wanted:
+        return _delivered_again(history, "flows", _WHEN[kind], wanted, "final", "in the end")
+    found = _delivered_again(history, "flows", _WHEN["baseline"], history.readings("baseline"), "final", "in the end")
+    if all(finding.verdict == "pass" for finding in found):  # whatever the change did to them
+        return found
+    return [Finding("flows", "unknown", f"flows were not looked at {_WHEN[kind]}, and some are not as at the baseline")]
 
 
 def _delivered_again(
@@ -377,6 +413,8 @@ def _delivered_again(
     now: str,
 ) -> list[Finding]:
     """Every flow that is delivered in `wanted` is delivered in the readings with `label`."""
+    if not wanted:
+        return [Finding(check, "unknown", f"no flow was looked at {when}")]
     readings, findings = history.readings(label), []
     delivered = [key for key, event in wanted.items() if event.delivered]
     for key in delivered:
@@ -431,21 +469,22 @@ def _transaction(history: History) -> list[Finding]:
     findings = []
     for machine in history.judged:
         pictures = [history.state(label, machine) for label in ("final", "rebooted")]
-        seen = [found[1].transaction for found in pictures if found]
-        if not seen:
-            findings.append(Finding("transaction", "unknown", f"{machine}: nobody asked for an open transaction"))
-        elif "open" in seen:
-            findings.append(
-                Finding("transaction", "fail", f"{transaction_problem(machine, 'none', 'open')} in the end")
-            )
-        elif "unknown" in seen and "status" not in history.plan.mechanism.extra:
-            name = history.plan.mechanism.name
-            findings.append(Finding("transaction", "skip", f"{name} does not say whether a transaction is open"))
-        elif problem := transaction_problem(machine, "none", next((s for s in seen if s != "none"), "none")):
-            findings.append(Finding("transaction", "unknown", problem))
-        else:
-            findings.append(Finding("transaction", "pass", f"{machine}: no transaction is open"))
+        seen = {found[1].transaction for found in pictures if found}
+        verdict, why = _open(machine, seen, history.plan.mechanism)
+        findings.append(Finding("transaction", verdict, why))
     return findings or [Finding("transaction", "skip", "no machine was asked to change")]
+
+
+def _open(machine: str, seen: Collection[str], mechanism: Mechanism) -> tuple[Verdict, str]:
+    if not seen:
+        return "unknown", f"{machine}: nobody asked for an open transaction"
+    if "open" in seen:
+        return "fail", f"{transaction_problem(machine, 'none', 'open')}"
+    if "none" in seen and ("unknown" not in seen or "status" not in mechanism.extra):
+        return "pass", f"{machine}: no transaction is open"
+    if "status" in mechanism.extra:
+        return "unknown", f"{transaction_problem(machine, 'none', 'unknown')}"
+    return "skip", f"{mechanism.name} cannot say whether a transaction is open"
 
 
 def _reboot(history: History) -> list[Finding]:
@@ -458,7 +497,9 @@ def _reboot(history: History) -> list[Finding]:
                 what = "the end" if final is None else "one more reboot"
                 findings.append(Finding("reboot", "unknown", f"{machine}: the journal has no picture of {what}"))
             continue
-        lines = _file_lines(history, final[1], rebooted[1]) if "files" in checks else []
+        lines = []
+        if "files" in checks:
+            lines += _file_lines(history, final[1], rebooted[1]) + litter(final[1].state, [], rebooted[1].state)
         lines += _kernel_lines(history, final[1], rebooted[1]) if "kernel" in checks else []
         if lines:
             why = f"expected {machine} unchanged by one more reboot; seen {_count(lines, 'difference')}"
@@ -466,7 +507,9 @@ def _reboot(history: History) -> list[Finding]:
     if not any(event.label == "rebooted" for _, event in history.states):
         return findings or [Finding("reboot", "unknown", "the journal has no picture of one more reboot")]
     if "flows" in checks:
-        wanted = history.readings("final")
+        reference = history.reference_flows()
+        asked = reference[1].keys() | history.readings("rebooted").keys() if reference else None
+        wanted = {key: event for key, event in history.readings("final").items() if asked is None or key in asked}
         again = _delivered_again(history, "reboot", "before the reboot", wanted, "rebooted", "after one more reboot")
         findings += [finding for finding in again if finding.verdict != "pass"]
     return findings or [Finding("reboot", "pass", "one more reboot changed nothing")]

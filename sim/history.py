@@ -70,9 +70,13 @@ class History:
         """The last reading of each flow with `label`, by name and family."""
         return {(event.flow, event.family): event for _, event in self.flows if event.label == label}
 
-    def between(self, start: int, end: int) -> dict[tuple[str, str], FlowRead]:
-        """The last reading of each flow between two places in the journal."""
-        return {(event.flow, event.family): event for index, event in self.flows if start < index < end}
+    def between(self, start: int, end: int, label: str | None = None) -> dict[tuple[str, str], FlowRead]:
+        """The last reading of each flow (with `label`) between two places in the journal."""
+        return {
+            (event.flow, event.family): event
+            for index, event in self.flows
+            if start < index < end and label in (None, event.label)
+        }
 
     def after_step(self, verbs: frozenset[str], machine: str) -> list[tuple[int, StepEnded]]:
         """The steps of `machine` with one of `verbs` that succeeded, and their places in the journal."""
@@ -100,18 +104,37 @@ class History:
         return tuple(dict.fromkeys((*self.judged, *others)))
 
     def reference(self, machine: str) -> tuple[Reference, int, StateRead] | None:
-        """The picture that `machine` must equal in the end. None: the journal has none."""
+        """The picture that `machine` must equal in the end, and its place. None: the journal has none."""
         kind = self._ended_by(machine)
         if kind is None:
             return None
-        found = self.state(kind, machine)
-        if kind == "changed":
-            begin = self.state("begin", machine)
-            if begin and (found is None or found[0] < begin[0]):
-                # nothing was changed since begin: then that is what was kept
-                changes = [index for index, _ in self.after_step(CHANGES, machine) if index > begin[0]]
-                kind, found = "begin", None if changes else begin
+        if kind != "changed":
+            found = self.state(kind, machine)
+            return (kind, *found) if found else None
+        begin, found = self.state("begin", machine), self._kept(machine)
+        if begin and (found is None or found[0] < begin[0]):
+            # nothing was changed since begin: then that is what was kept
+            changes = [index for index, _ in self.after_step(CHANGES, machine) if index > begin[0]]
+            return None if changes else ("begin", *begin)
         return (kind, *found) if found else None
+
+    def _kept(self, machine: str) -> tuple[int, StateRead] | None:
+        """The picture of a change that is to stay: the last before its commit, or before any recovery."""
+        commits = self.after_step(CLOSES, machine)
+        written = self._written(machine)
+        if commits and commits[-1][0] > written:
+            return self.state("changed", machine, before=commits[-1][0])
+        # `run` may only have looked; a picture after it may hold what is to be found
+        later = [found for found in self.states if found[0] > written >= 0 and self._is_change(found[1], machine)]
+        return later[0] if later else self.state("changed", machine)
+
+    @staticmethod
+    def _is_change(event: StateRead, machine: str) -> bool:
+        return event.label == "changed" and event.machine == machine
+
+    def _written(self, machine: str) -> int:
+        """The place of the last step that is known to have changed the machine; -1 when there is none."""
+        return max((index for index, _ in self.after_step(CHANGES - {"run"}, machine)), default=-1)
 
     def _ended_by(self, machine: str) -> Reference | None:
         recover = self.plan.params.recover
@@ -128,9 +151,7 @@ class History:
 
     def _changed_outside(self, machine: str) -> bool:
         """Whether the last change came after the transaction was over: then it is to stay."""
-        begin, changed = self.state("begin", machine), self.state("changed", machine)
-        if begin is None or changed is None:
-            return False
+        begin, written = self.state("begin", machine), self._written(machine)
         over = [index for index, _ in self.after_step(frozenset({"rollback"}), machine)]
         over += [
             index
@@ -141,7 +162,7 @@ class History:
             and event.command
             and event.status == 0
         ]
-        return any(begin[0] < index < changed[0] for index in over)
+        return begin is not None and any(begin[0] < index < written for index in over)
 
     def reference_flows(self) -> tuple[Reference, dict[tuple[str, str], FlowRead]] | None:
         """When flows were as they must be in the end, and the readings of that time."""
@@ -153,10 +174,9 @@ class History:
             return None
         kind, place, _ = found
         if kind == "changed":
-            end = next((i for i, event in self.flows if event.label == "final" and i > place), len(self.events))
-            return kind, self.between(place, end)
+            final = next((i for i, event in self.flows if event.label == "final" and i > place), len(self.events))
+            return kind, self.between(place, final, "changed") or self.between(place, final)
         commits = [index for index, _ in self.after_step(CLOSES, subject) if index < place]
         if commits:  # this begin came after a change that was kept
-            earlier = self.state("changed", subject, before=commits[-1])
-            return kind, self.between(earlier[0] if earlier else commits[-1], place)
+            return kind, self.between(0, place, "changed")
         return kind, self.readings("baseline")

@@ -13,6 +13,7 @@ from sim.expect import (
     flap_differences,
     flow_problem,
     kernel_differences,
+    litter,
     output_problem,
     transaction_problem,
     without,
@@ -115,6 +116,15 @@ def test_the_records_of_a_mechanism_and_the_folders_to_them_are_left_out() -> No
         }
     }
     assert list(without(seen, ["/var/lib/keeper/"])["files"]) == ["/var/lib/keepers"]
+
+
+def test_a_foreign_file_may_stay_as_it_was_or_as_it_was_changed_but_nothing_else() -> None:
+    old, changed = ({"others": {"/etc/app": regular(text)}} for text in ("red\n", "blue\n"))
+    assert litter(old, [changed], old) == []
+    assert litter(old, [changed], changed) == []
+    left = {"others": {**old["others"], "/etc/.tmp": {"type": "file"}}}
+    assert litter(old, [changed], left) == ["beside the configuration: /etc/.tmp: is left over, a regular file"]
+    assert litter(old, [], changed) == ["beside the configuration: /etc/app: line 1: 'blue', was 'red'"]
 
 
 @pytest.mark.parametrize(
@@ -230,8 +240,8 @@ def test_a_flow_is_judged_by_its_outcome(outcome: str, delivered: bool, reason: 
         (regular("x"), {"absent": True}, ["expected /f to be absent; seen a regular file"]),
         (None, {"text": "x"}, ["expected /f to be there; it is absent"]),
         (regular("x, was y"), {"text": "x"}, ["/f: line 1: 'x, was y'; expected 'x'"]),
-        (regular("x"), {"text": "x", "mode": 644, "owner": "root"}, []),
-        (regular("x"), {"mode": "600"}, ["expected mode 0600 of /f; seen 0644"]),
+        (regular("x"), {"text": "x", "mode": 0o644, "owner": "root"}, []),
+        (regular("x"), {"mode": "0600"}, ["expected mode 0600 of /f; seen 0644"]),
         (regular("x"), {"owner": "0:101"}, ["expected owner 0:101 of /f; seen 0:0"]),
         (regular("x"), {"owner": "root:root"}, []),
         (regular("x"), {"target": "/b"}, ["expected /f to be a symbolic link to '/b'; seen a regular file"]),
