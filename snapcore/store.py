@@ -34,8 +34,9 @@ if TYPE_CHECKING:
 
 PLACE = "var/lib/snapcore"
 RECORD = b"open"
-CLOSED = b".closed"
 PENDING = b".open"
+ENDED = {"commit": b".committed", "rollback": b".rolled-back"}
+"""What a record becomes by each verb, until it is tidied away."""
 MANIFEST = b"manifest.json"
 TRANSACTION = "transaction-"
 """Names of the snapshots that belong to transactions begin with this."""
@@ -234,19 +235,29 @@ class Store:
         os.rename(PENDING, RECORD, src_dir_fd=folder, dst_dir_fd=folder)
         os.fsync(folder)
 
-    def end(self) -> None:
+    def end(self, verb: str) -> None:
         """Ends the transaction, durably: the one instant of `commit` and `rollback`.
 
         If it can't be made durable, the transaction is open again and the `OSError` raised: a power cut must not
-        bring back what was said to be over.
+        bring back what was said to be over. If not even that works, `ended` tells the next call.
         """
         folder = self._folder()
-        os.rename(RECORD, CLOSED, src_dir_fd=folder, dst_dir_fd=folder)
+        os.rename(RECORD, ENDED[verb], src_dir_fd=folder, dst_dir_fd=folder)
         try:
             os.fsync(folder)
         except OSError:
-            os.rename(CLOSED, RECORD, src_dir_fd=folder, dst_dir_fd=folder)
+            os.rename(ENDED[verb], RECORD, src_dir_fd=folder, dst_dir_fd=folder)
             raise
+
+    def ended(self, verb: str) -> Record | None:
+        """The transaction that an interrupted `verb` has ended and not tidied away. Made durable now."""
+        folder = self._folder()
+        try:
+            data = files.read_file(folder, ENDED[verb])
+        except FileNotFoundError:
+            return None
+        os.fsync(folder)
+        return record_from_json(data, f"{self.place}/{ENDED[verb].decode()}")
 
     def _sync(self) -> None:
         """Makes the store durable, with the folders that it is in."""
@@ -311,7 +322,7 @@ class Store:
     def sweep(self, keep: str = "") -> None:
         """Removes what interrupted calls left; the snapshot called `keep` belongs to the open transaction."""
         folder = self._folder()
-        for name in (PENDING, CLOSED):
+        for name in (PENDING, *ENDED.values()):
             files.remove(folder, name)
         for under in ("snapshots", "archive"):
             try:

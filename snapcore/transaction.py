@@ -156,14 +156,16 @@ def commit(host: Host, store: Store, claim: Claim) -> Committed:
     What is on the disk now is made durable first: a power cut after `commit` must not bring back old files, or
     leave empty ones.
     """
-    record = _locked_record(store, "commit")
+    record, ended = _locked_record(store, "commit")
+    if ended:
+        return Committed(record, _tidy(store))
     _check_claim(record, claim, "commit")
     phase.after(record.phase, "commit", force=claim.force)
     try:
         found = host.scan(_covers(host, store, record))
         host.sweep(found.entries)
         host.sync(found)
-        store.end()
+        store.end("commit")
     except OSError as error:
         raise SnapcoreError(f"could not commit, the transaction stays open: {reason(error)}") from error
     return Committed(record, _tidy(store))
@@ -186,7 +188,9 @@ def rollback(host: Host, store: Store, claim: Claim) -> RolledBack:
 
     `Incomplete` lists what still differs; the transaction then stays open, and the next rollback goes on.
     """
-    record = _locked_record(store, "rollback")
+    record, ended = _locked_record(store, "rollback")
+    if ended:
+        return RolledBack(record, [], _tidy(store))
     _check_claim(record, claim, "rollback")
     return _roll_back(host, store, record)
 
@@ -202,13 +206,20 @@ def boot(host: Host, store: Store) -> RolledBack | None:
     return _roll_back(host, store, record)
 
 
-def _locked_record(store: Store, verb: str) -> Record:
-    """The open transaction, with the store locked; `WrongState` if there is none."""
-    record = store.record() if store.lock() else None
-    if record is None:
-        phase.after(phase.NONE, verb)
-        raise AssertionError("the table lets no verb of these pass")
-    return record
+def _locked_record(store: Store, verb: str) -> tuple[Record, bool]:
+    """(the open transaction, False), with the store locked; `WrongState` if there is none.
+
+    (record, True) for one that the same verb has ended before it was interrupted: only the tidying is left.
+    """
+    if store.lock():
+        record = store.record()
+        if record is not None:
+            return record, False
+        record = store.ended(verb)
+        if record is not None:
+            return record, True
+    phase.after(phase.NONE, verb)
+    raise AssertionError("the table lets no verb of these pass")
 
 
 def _check_claim(record: Record, claim: Claim, verb: str) -> None:
@@ -337,7 +348,7 @@ class _Rollback:
         assert self.found is not None
         self.host.sweep(self.found.entries)
         self.host.sync(self.found)
-        self.store.end()
+        self.store.end("rollback")
 
     def note_failure(self, error: Exception) -> None:
         """Counts the failure in the record, where that can be written."""
