@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import io
 import json
 import os
 import pickle
 import subprocess
-import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +19,7 @@ from sim.stacks.ifcfg import programs
 from sim.stacks.ifcfg.model import FOLDER, NETWORK
 
 CLONE_NEWNET = 0x40000000
+FAMILIES = (("-4", ""), ("-6", "-6 "))
 SYSCTLS = ("accept_ra", "accept_redirects", "autoconf", "disable_ipv6", "forwarding", "mtu", "use_tempaddr")
 
 
@@ -30,10 +31,10 @@ def in_namespace(work: Callable[..., Any], *arguments: Any) -> Any:
         status = 1
         try:
             os.close(reader)
-            os.unshare(CLONE_NEWNET) if hasattr(os, "unshare") else _unshare()
+            _unshare()
             answer = (True, work(*arguments))
             status = 0
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 (it is handed to the parent, which raises)
             answer = (False, f"{error}\n{traceback.format_exc()}")
         with os.fdopen(writer, "wb") as pipe:
             pickle.dump(answer, pipe)
@@ -49,8 +50,6 @@ def in_namespace(work: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _unshare() -> None:
-    import ctypes
-
     if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) != 0:
         raise OSError(ctypes.get_errno(), "unshare")
 
@@ -120,17 +119,18 @@ class Machine:
             if link["ifname"].startswith(("far", "lo")):
                 continue
             addresses[link["ifname"]] = [_address(one, link["ifname"]) for one in link["addr_info"]]
-        routes = [f"{f}{line.strip()}" for f in ("", "-6 ") for line in _routes(f)]
-        rules = [f"{f}{line}" for f in ("", "-6 ") for line in ip(*f.split(), "rule").splitlines()]
-        sysctls = {
-            name: {key: value for key in SYSCTLS if (value := _sysctl(name, key)) is not None} for name in links
-        }
+        routes = [f"{shown}{line}" for family, shown in FAMILIES for line in _routes(family)]
+        rules = [
+            f"{shown}{' '.join(line.split())}" for family, shown in FAMILIES for line in ip(family, "rule").splitlines()
+        ]
+        sysctls = {name: {key: value for key in SYSCTLS if (value := _sysctl(name, key)) is not None} for name in links}
         return {"links": links, "addresses": addresses, "routes": routes, "rules": rules, "sysctls": sysctls}
 
 
 def _routes(family: str) -> list[str]:
-    lines = ip(*family.split(), "-o", "route", "show", "table", "all").splitlines()
-    return [" ".join(line.replace("\\", " ").replace(" linkdown", "").split()) for line in lines if "dev far" not in line]
+    lines = ip(family, "-o", "route", "show", "table", "all").splitlines()
+    words = [line.replace("\\", " ").split() for line in lines if "dev far" not in line]
+    return [" ".join(word for word in line if word != "linkdown").replace(" pref medium", "") for line in words]
 
 
 def _sysctl(device: str, name: str) -> str | None:
@@ -161,7 +161,3 @@ def on_machine(work: Callable[[Machine], Any], **options: Any) -> Any:
             return work(Machine(Path(folder), **options))
 
     return in_namespace(inside)
-
-
-if __name__ == "__main__":
-    print(on_machine(lambda machine: machine.state()), file=sys.stdout)

@@ -1,16 +1,16 @@
 """The embedded stack: RHEL's /etc/sysconfig/network-scripts, read and applied without any system package.
 
-    parse      text -> assignments and argument lines, with line numbers            pure
-    iproute    arguments of `ip route` and `ip rule` -> values                      pure
-    model      all files -> the interfaces that they ask for                        pure
-    render     the subset of netplan's YAML -> files                                pure
-    files      reads the files below a root
-    kernel     links, addresses, routes, rules and sysctls over rtnetlink
-    record     what was applied, kept below /run/sim/ifcfg
-    apply      interfaces -> kernel, and back
-    resolv     /etc/resolv.conf
-    dhcp       runs the DHCP client that is installed
-    programs   ifup, ifdown, /etc/init.d/network
+parse      text -> assignments and argument lines, with line numbers            pure
+iproute    arguments of `ip route` and `ip rule` -> values                      pure
+model      all files -> the interfaces that they ask for                        pure
+render     the subset of netplan's YAML -> files                                pure
+files      reads the files below a root
+kernel     links, addresses, routes, rules and sysctls over rtnetlink
+record     what was applied, kept below /run/sim/ifcfg
+apply      interfaces -> kernel, and back
+resolv     /etc/resolv.conf
+dhcp       runs the DHCP client that is installed
+programs   ifup, ifdown, /etc/init.d/network
 """
 
 from __future__ import annotations

@@ -235,9 +235,7 @@ class Host:
 
     # -- routes
 
-    def _routes(
-        self, record: Applied, routes: Sequence[Route], later: Collection[str], problems: list[str]
-    ) -> Applied:
+    def _routes(self, record: Applied, routes: Sequence[Route], later: Collection[str], problems: list[str]) -> Applied:
         taken = [route for route in record.routes if self.kernel.find_route(route)]
         for route in routes:
             same = [old for old in taken if replace(old, device=route.device) == route]
@@ -396,9 +394,7 @@ class Host:
         if len(kept) != len(have):
             self.records.put_rules(kept)
         for rule in numbered[same:]:
-            if self._attempt(
-                problems, f"{rule.where}: rule {rule.written}", partial(self.kernel.rule, "add", rule)
-            ):
+            if self._attempt(problems, f"{rule.where}: rule {rule.written}", partial(self.kernel.rule, "add", rule)):
                 kept.append(rule)
                 self.records.put_rules(kept)
         for problem in problems:

@@ -29,7 +29,6 @@ _IFA_F_DADFAILED, _IFA_F_TENTATIVE = 0x08, 0x40  # linux/if_addr.h
 _RTNH_F_ONLINK = 4  # linux/rtnetlink.h
 _FR_ACT_TO_TBL = 1  # linux/fib_rules.h
 _FIB_RULE_INVERT = 2
-_RTPROT_BOOT = 3
 _RTMGRP_IPV6_IFADDR = 0x100
 _RT_TABLE_MAIN_BITS = 0xFF
 _BRIDGE_OPTIONS = {
@@ -251,7 +250,6 @@ class Kernel:
             "family": _FAMILIES[rule.family],
             "priority": rule.priority,
             "action": RULE_ACTIONS.get(rule.action, _FR_ACT_TO_TBL),
-            "protocol": _RTPROT_BOOT,
         }
         if rule.action == "lookup":
             arguments["table"] = rule.table

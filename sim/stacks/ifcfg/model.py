@@ -273,7 +273,9 @@ class _Reader:
             one = self._by_mac(self._port(self._kind(one)), macs, named)
         if not one.skip:
             one = replace(one, sysctls=self._sysctls(one))
-            if not one.port_of:
+            if one.port_of:
+                self._tell_unused(one)
+            else:
                 one = self._layer3(one)
         return replace(one, messages=tuple(self.messages))
 
@@ -396,6 +398,12 @@ class _Reader:
         if self.text("IPV6_PRIVACY") == "rfc3041":
             found.append(("use_tempaddr", "2"))
         return tuple(found)
+
+    def _tell_unused(self, one: Interface) -> None:
+        for name in ("IPADDR", "IPADDR0", "IPV6ADDR"):
+            value = self.values.get(name)
+            if value and value.text and value.file == self.file:
+                self.tell(name, f"is not used: {one.name} is a port of {one.master}", failed=False)
 
     def _layer3(self, one: Interface) -> Interface:
         v4 = self._addresses4(one)
