@@ -45,13 +45,13 @@ def table(results: Sequence[Result]) -> Table:
     shared = common(results)
     keys = [key for key in ("stack", "mechanism", "recover", "family", "disk", "dad") if key not in shared]
     keys = [key for key in keys if any(key in parameters(result.params) for result in results)]
-    grid = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
-    grid.add_column("scenario", overflow="fold", ratio=3, min_width=12)
+    grid = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold", expand=True)
+    grid.add_column("scenario", overflow="fold", min_width=12)
     for key in keys:
         grid.add_column(key, overflow="fold")
     grid.add_column("verdict", no_wrap=True)
     grid.add_column("s", justify="right", no_wrap=True)
-    grid.add_column("why", overflow="fold", ratio=4, min_width=20)
+    grid.add_column("why", overflow="ellipsis", no_wrap=True, min_width=24, ratio=1)  # the whole text follows the table
     for result in results:
         values = parameters(result.params)
         ran = result.verdict not in ("skip", "not-offered")
@@ -93,4 +93,9 @@ def _failure(console: Console, result: Result) -> None:
         for detail in finding.detail:
             style = "dim" if detail.startswith(("| ", "$ ")) else ""
             console.print(Text(f"      {printable(detail)}", style=style), soft_wrap=True)
+    for finding in result.findings:
+        if finding.verdict == "pass" and finding.detail:  # what commands said on the way
+            console.print(Text(f"  {finding.check}: {printable(finding.why)}", style="dim"), soft_wrap=True)
+            for detail in finding.detail:
+                console.print(Text(f"      {printable(detail)}", style="dim"), soft_wrap=True)
     console.print(Text(f"  again: {printable(result.again)}\n"), soft_wrap=True)

@@ -153,6 +153,18 @@ def test_a_flow_that_was_never_delivered_shows_nothing() -> None:
     assert "expected delivered before anything was changed; seen timeout" in finding(result, "baseline").why
 
 
+def test_a_flow_that_the_laboratory_never_got_through_is_not_held_against_the_product() -> None:
+    events = []
+    for event in good():
+        if getattr(event, "flow", "") == "server -> client":
+            event = dataclasses.replace(event, delivered=False, reason="timeout")  # type: ignore[call-arg]
+        if type(event).__name__ == "StepEnded" and event.step == 4:  # type: ignore[union-attr]
+            event = dataclasses.replace(event, outcome="unmet", problems=("server -> client: …",))  # type: ignore[call-arg]
+        events.append(event)
+    result = judge(plan(), events)
+    assert (result.verdict, finding(result, "expect").verdict) == ("unknown", "unknown")
+
+
 def test_a_named_flow_that_nobody_looked_at_is_unknown() -> None:
     assert judge(plan(keeps=(Flow("server", "moon"),)), good()).verdict == "unknown"
 
@@ -194,7 +206,7 @@ def test_a_rollback_that_gave_nothing_back_fails_for_the_right_reasons() -> None
     assert finding(result, "files").detail == (f"{IFCFG}: line 4: 'GATEWAY=192.0.2.66', was 'GATEWAY=192.0.2.1'",)
     assert "route default via 192.0.2.1 dev eth0 is missing" in finding(result, "kernel").detail
     assert finding(result, "flows").why == (
-        "server -> internet: expected delivered, as at begin; seen neighbour-unreachable"
+        "server -> internet: expected delivered, as before the change; seen neighbour-unreachable"
     )
 
 
@@ -318,7 +330,11 @@ OLD, NEW, NEWER = state(), state("192.0.2.66"), state("192.0.2.77")
     ("verbs", "right", "wrong"),
     [
         ([("rollback", 199)], OLD, NEW),  # nothing was changed
-        ([("write", None), ("rollback", (NEW, 199)), ("commit", 199)], NEW, OLD),  # without a transaction nothing is undone
+        (
+            [("write", None), ("rollback", (NEW, 199)), ("commit", 199)],
+            NEW,
+            OLD,
+        ),  # without a transaction nothing is undone
         ([("begin", OLD), ("write", None), ("rollback", NEW)], OLD, NEW),
         ([("begin", OLD), ("begin", 199), ("write", None), ("rollback", NEW)], OLD, NEW),
         ([("begin", OLD), ("write", None), ("rollback", NEW), ("commit", 199)], OLD, NEW),
