@@ -320,4 +320,7 @@ def become(boot: Boot, control: socket.socket) -> NoReturn:
     sysctls.loopback_up()
     kernel.drop_capabilities(kernel.FORBIDDEN)
     os.umask(0o022)
+    control.send(json.dumps({"event": "ready"}).encode())
+    if control.recv(16) != b"go":
+        os._exit(1)
     Init(boot, control).run()

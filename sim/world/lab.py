@@ -63,11 +63,14 @@ class Lab:
         for machine in self.machines.values():
             machine.power_on()
         for machine in self.machines.values():
+            machine.connect()
+        for machine in self.machines.values():
             machine.wait_booted(HOOK_S + 2 * NETWORK_S)
 
     def boot(self, name: str) -> None:
         """Power one machine on and wait until it has booted."""
         self.machines[name].power_on()
+        self.machines[name].connect()
         self.machines[name].wait_booted(HOOK_S + 2 * NETWORK_S)
 
     def facts(self) -> dict[str, Any]:

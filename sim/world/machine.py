@@ -46,6 +46,7 @@ class Running:
     control: socket.socket
     netns: int
     ip: IPRoute
+    ready: bool = False
     booted: bool = False
     exits: dict[int, int] = field(default_factory=dict)
 
@@ -85,7 +86,7 @@ class Machine:
     # -- power ---------------------------------------------------------------------------------------------------
 
     def power_on(self) -> None:
-        """Start PID 1 in new namespaces, plug the cables in, let it go. Returns before the phases have run."""
+        """Start PID 1 in new namespaces; it builds its root and waits for `connect`."""
         if self._running is not None:
             raise LabError(f"{self.plan.name} is on already")
         self.boots += 1
@@ -97,17 +98,21 @@ class Machine:
         with kernel.inside(netns):
             ip = IPRoute()
         self._running = Running(process, os.pidfd_open(process), ours, netns, ip)
+
+    def connect(self) -> None:
+        """Plug the cables in, once the machine's sysctls are set (new devices copy them), and let PID 1 go."""
+        running = self.running
+        if not self._pump(lambda: running.ready, START_S):
+            raise LabError(f"{self.plan.name} did not build its root within {START_S:g} s")
         for port in self.plan.ports:
-            self._switches[port.network].attach(self.plan.name, port.name, port.mac, netns)
-        ours.send(b"go")
+            self._switches[port.network].attach(self.plan.name, port.name, port.mac, running.netns)
+        running.control.send(b"go")
 
     def _inside(self, boot: Boot, control: socket.socket) -> NoReturn:
-        """PID 1's first steps, in the child: build the root while the laboratory plugs the cables in."""
+        """PID 1's first steps, in the child."""
         try:
             _keep_only(control.fileno())
             root.build(self.disk, f"{self.disk.home}.root", str(uuid.uuid4()))
-            if control.recv(16) != b"go":
-                os._exit(1)
             init.become(boot, control)
         except OSError as error:
             why = f"{error.strerror}: {error.filename}" if error.filename else str(error)
@@ -192,6 +197,8 @@ class Machine:
 
     def _hear(self, running: Running, message: Mapping[str, Any]) -> None:
         match message["event"]:
+            case "ready":
+                running.ready = True
             case "booted":
                 running.booted = True
             case "exit":
