@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -85,3 +86,13 @@ def injected(faults: Faults) -> Iterator[Faults]:
 
 
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT)
+
+
+def sampled(count: int, most: int) -> list[int]:
+    """All points 1..count where SNAPCORE_EVERY_POINT is set; else the first, the last and some between, the seed
+    printed (SNAPCORE_SEED repeats it)."""
+    if os.environ.get("SNAPCORE_EVERY_POINT") or count <= most:
+        return list(range(1, count + 1))
+    seed = int(os.environ.get("SNAPCORE_SEED", "0")) or int.from_bytes(os.urandom(4), "big")
+    print(f"SNAPCORE_SEED={seed}: {most} of {count} points")
+    return sorted({1, count, *random.Random(seed).sample(range(2, count), most - 2)})
