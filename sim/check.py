@@ -108,6 +108,9 @@ def _findings(name: str, check: Callable[[History], list[Finding]], history: His
     if name in _ALWAYS_ON and history.trouble:
         # the missing pictures follow from the trouble, which has a finding of its own
         found = [finding for finding in found if finding.verdict != "unknown"]
+    if name in _ALWAYS_ON and history.lost_at is not None:
+        # steps were skipped after it, perhaps the recovery itself
+        found = [replace(finding, verdict="unknown") if finding.verdict == "fail" else finding for finding in found]
     return found
 
 
@@ -200,10 +203,10 @@ def _named(plan: Plan) -> list[Flow]:
 
 
 def _never_delivered(history: History, flow: Flow) -> bool:
-    """Whether the scenario names a flow that the laboratory did not get through before anything was changed."""
-    readings = history.readings("baseline").values()
+    """Whether the laboratory never tried a flow, or did not get it through before the change, though it had to."""
+    found = [event for event in history.readings("baseline").values() if _is(event, flow)]
     named = any(flow.text == other.text for other in _named(history.plan))
-    return named and not any(event.delivered for event in readings if _is(event, flow))
+    return not found or (named and not any(event.delivered for event in found))
 
 
 def _asked(flow: Flow, plan: Plan) -> bool:
@@ -242,7 +245,7 @@ def _steps(history: History) -> list[Finding]:
 
 def _step(history: History, event: StepEnded, step: Step) -> list[Finding]:
     where = f"{event.verb}{f' on {event.machine}' if event.machine else ''} (step {event.step + 1})"
-    product, output = VERBS[step.verb].product, _output(event.output)
+    product, output = VERBS[event.verb].product, _output(event.output)
     if event.outcome == "done":
         if step.verb == "expect":
             return [Finding(_ask(step), "pass", f"step {event.step + 1}: as expected after {event.seconds:.1f} s")]

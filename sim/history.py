@@ -54,6 +54,14 @@ class History:
             if isinstance(event, FlowRead) and family in (None, event.family)
         ]
 
+    @cached_property
+    def lost_at(self) -> int | None:
+        """The step in which the laboratory failed: from there on nothing is held against the product."""
+        return next((event.step for event in self.steps if event.outcome == "lab-error" or self._unable(event)), None)
+
+    def _unable(self, event: StepEnded) -> bool:
+        return event.outcome == "refused" and not VERBS[event.verb].product
+
     def phases(self, phase: str) -> list[PhaseEnded]:
         return [event for event in self.events if isinstance(event, PhaseEnded) and event.phase == phase]
 

@@ -10,7 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from sim.check import Result
+from sim.check import Finding, Result
 from sim.expect import printable
 from sim.report.words import common, decisive, parameters, totals, why
 from sim.scenario import Verdict
@@ -83,6 +83,7 @@ def _failure(console: Console, result: Result) -> None:
     words = ", ".join(f"{key} {value}" for key, value in parameters(result.params).items())
     head.append(f"  {printable(words)}", style="dim")
     console.print(head, soft_wrap=True)
+    told: set[str] = set()
     for finding in decisive(result):
         line = Text("  ")
         line.append(finding.check, style=STYLES[finding.verdict])
@@ -90,12 +91,20 @@ def _failure(console: Console, result: Result) -> None:
             line.append(f" ({finding.verdict})", style="dim")
         line.append(f": {printable(finding.why)}")
         console.print(line, soft_wrap=True)
-        for detail in finding.detail:
-            style = "dim" if detail.startswith(("| ", "$ ")) else ""
-            console.print(Text(f"      {printable(detail)}", style=style), soft_wrap=True)
+        _details(console, finding, told)
     for finding in result.findings:
         if finding.verdict == "pass" and finding.detail:  # what commands said on the way
             console.print(Text(f"  {finding.check}: {printable(finding.why)}", style="dim"), soft_wrap=True)
-            for detail in finding.detail:
-                console.print(Text(f"      {printable(detail)}", style="dim"), soft_wrap=True)
+            _details(console, finding, set())
     console.print(Text(f"  again: {printable(result.again)}\n"), soft_wrap=True)
+
+
+def _details(console: Console, finding: Finding, told: set[str]) -> None:
+    """The evidence of a finding; what another one has shown already is only counted."""
+    for detail in finding.detail:
+        if detail not in told:
+            style = "dim" if detail.startswith(("| ", "$ ")) or finding.verdict == "pass" else ""
+            console.print(Text(f"      {printable(detail)}", style=style), soft_wrap=True)
+    if again := sum(detail in told for detail in finding.detail):
+        console.print(Text(f"      {again} as above", style="dim"), soft_wrap=True)
+    told.update(finding.detail)

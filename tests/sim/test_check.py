@@ -81,6 +81,20 @@ def test_a_failure_of_the_laboratory_in_a_step_is_unknown() -> None:
     assert finding(result, "write").why == "write on server (step 2): write: No space left on device"
 
 
+def test_nothing_is_held_against_the_product_after_the_laboratory_failed() -> None:
+    events = until_recovery().step(5, "rollback", "skipped").events
+    events = [
+        dataclasses.replace(e, outcome="lab-error", problems=("no memory",))  # type: ignore[call-arg]
+        if type(e).__name__ == "StepEnded" and e.step == 2  # type: ignore[union-attr]
+        else e
+        for e in events
+    ]
+    journal = Journal()
+    journal.events = events
+    result = judge(plan(), finish(journal, state("192.0.2.66"), internet="no-route"))
+    assert (result.verdict, finding(result, "files").verdict) == ("unknown", "unknown")
+
+
 def test_a_step_that_never_ended_is_unknown() -> None:
     result = judge(plan(), finish(until_recovery()))
     assert finding(result, "steps").why == "step 6 (rollback) was never begun"
