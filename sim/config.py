@@ -7,6 +7,7 @@ ip-link(8). A configuration stays a plain mapping, as written, for the stacks' `
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -26,7 +27,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 def _host(text: str) -> Address:
     address = ipaddress.ip_address(text)
     if isinstance(address, ipaddress.IPv6Address) and address.scope_id:
-        raise ValueError("an address with a zone has no place here")
+        raise ValueError("has a zone; valid: an address without one")
     return address
 
 
@@ -39,14 +40,14 @@ def _address(text: str) -> str:
     address = _said(_host, host)
     _prefix(text, address)
     if address.is_unspecified or address.is_multicast:
-        raise ValueError("is an impossible address for a device")
+        raise ValueError("is an impossible address for a device; valid: a unicast address")
     return text
 
 
 def _prefix(text: str, address: Address) -> int:
     length, most = text.partition("/")[2], address.max_prefixlen
     if not length.isdecimal() or not length.isascii() or int(length) > most:
-        raise ValueError(f"impossible prefix length '{length}'; valid: 0 to {most}")
+        raise ValueError(f"has the impossible prefix length '{length}'; valid: 0 to {most}")
     return int(length)
 
 
@@ -54,7 +55,7 @@ def _said(parse: Any, text: str) -> Any:
     try:
         return parse(text)
     except ValueError as error:
-        if "zone" in str(error):
+        if "has a zone" in str(error):
             raise
         raise ValueError("is an impossible address; valid: an IPv4 or IPv6 address") from None
 
@@ -88,7 +89,7 @@ def _network(text: str) -> str:
 def _mac(text: str) -> str:
     # The kernel refuses group addresses and all zeros: include/linux/etherdevice.h, is_valid_ether_addr
     if int(text[:2], 16) & 1 or not int(text.replace(":", ""), 16):
-        raise ValueError("is an impossible address for a device (a group address, or all zeros)")
+        raise ValueError("is a group address, or all zeros; valid: an address of one device, like 02:00:00:00:00:01")
     return text
 
 
@@ -242,27 +243,28 @@ def merge_nodes(base: Node, patch: Node) -> Node:
 
 def check(node: Node, ports: Sequence[str], context: Context) -> bool:
     """Whether a whole configuration is sound for a machine with these ports; what is wrong is noted."""
-    if WHOLE.check(node, context) is INVALID:
-        return False
     before = len(context.mistakes.found)
+    WHOLE.check(node, context)
     check_devices(node, ports, context)
     return len(context.mistakes.found) == before
 
 
 def check_merged(base: Node, patch: Node, ports: Sequence[str], context: Context) -> Node | None:
     """The merged tree if patch and result are sound; what is wrong is noted at its place in the patch."""
-    if PATCH.check(patch, context) is INVALID:
-        return None
+    sound = PATCH.check(patch, context) is not INVALID
     merged = merge_nodes(base, patch)
     apart = Mistakes(context.mistakes.file)
-    sound = check(merged, ports, replace(context, mistakes=apart, partial=False))
+    whole = replace(context, mistakes=apart, partial=False)
+    if sound:
+        WHOLE.check(merged, whole)
+    check_devices(merged, ports, whole)
     places = {(node.line, node.column) for node in _walk(patch)}
     for mistake in apart.found:
         if (mistake.line, mistake.column) in places:
             context.mistakes.found.append(mistake)
         else:  # it is the base (another file, perhaps) that no longer fits
             context.add(patch, f"does not fit what it changes: {mistake.message}")
-    return merged if sound else None
+    return merged if sound and not apart.found else None
 
 
 def validate(config: Mapping[str, Any], ports: Sequence[str], file: str = "config") -> None:
@@ -281,10 +283,15 @@ def _walk(node: Node) -> Iterator[Node]:
 
 
 def check_devices(node: Node, ports: Sequence[str], context: Context) -> None:
-    """Names fit together: ports exist, no name means two things, nobody has two masters or is below itself."""
+    """Names fit together: ports exist, no name means two things, nobody has two masters or is below itself.
+
+    Works on what is otherwise wrong too, and is silent about what the shapes have said.
+    """
     defined: dict[str, str] = dict.fromkeys(ports, "ethernets")
     for kind in KINDS:
         for name, _ in _devices(node, kind):
+            if not re.fullmatch(IFNAME, name.text):
+                continue  # said already
             if kind == "ethernets" and name.text not in ports:
                 context.add(name, f"unknown port {shown(name.text)}; {nearest(name.text, ports)}")
             elif defined.setdefault(name.text, kind) != kind:
@@ -314,11 +321,11 @@ def _devices(node: Node, kind: str) -> Iterator[tuple[Node, Node]]:
 
 
 def _items(node: Node | None) -> tuple[Node, ...]:
-    return tuple(node.value) if node else ()
+    return tuple(node.value) if node and node.kind == "list" else ()
 
 
 def _known(item: Node, defined: Mapping[str, str], context: Context) -> bool:
-    if item.text not in defined:
+    if item.text not in defined and re.fullmatch(IFNAME, item.text):
         context.add(item, f"unknown device {shown(item.text)}; {nearest(item.text, defined)}")
     return item.text in defined
 

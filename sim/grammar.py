@@ -53,6 +53,8 @@ OUTCOMES = ("delivered", "unreachable", *REASONS)
 NAME = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]*[A-Za-z0-9])?"
 """What a machine, a network or a named flow may be called."""
 
+_NAMED = "a name of letters, digits, '-', '_' and '.'"
+
 _FLOW_WORD = r"icmp|(?:tcp|udp)/[0-9]+|dns=\S+|v4|v6|size=[0-9]+"
 _FLOW = rf"\s*\S+\s*->\s*\S+(?:\s+(?:{_FLOW_WORD}))*\s*"
 
@@ -67,6 +69,8 @@ class FlowText(Shape):
             return self.refuse(node, context)
         if "->" not in node.value:
             name = node.value.strip()
+            if not re.fullmatch(NAME, name):
+                return parse_flow(node, context)
             if context.known("flow", name, node) is INVALID:
                 return INVALID
             return context.names.get("flow", {}).get(name, Flow("", "", name=name))
@@ -94,9 +98,10 @@ def parse_flow(node: Node, context: Context, name: str = "") -> Any:
         try:
             more = _flow_word(word)
         except ValueError as error:
-            return context.add(node, f"{shown(word)} in the flow {shown(text)}: {error}")
+            return context.add(node, f"{shown(word)} in the flow {shown(text)} {error}")
         if more.keys() & values.keys():
-            return context.add(node, f"{shown(word)} in the flow {shown(text)} says again what another word said")
+            what = "says again what another word said; valid: one of them"
+            return context.add(node, f"{shown(word)} in the flow {shown(text)} {what}")
         values.update(more)
     return Flow(source, destination, name=name or " ".join(text.split()), **values)
 
@@ -109,18 +114,19 @@ def _flow_word(word: str) -> dict[str, Any]:
     found = re.fullmatch(r"(tcp|udp)/([0-9]{1,9})", word)
     if found:
         if not 1 <= int(found[2]) <= 65535:
-            raise ValueError("impossible port; valid: 1 to 65535")
+            raise ValueError("is an impossible port; valid: 1 to 65535")
         return {"protocol": found[1], "port": int(found[2])}
     found = re.fullmatch(r"size=([0-9]{1,9})", word)
     if found:
         if int(found[1]) > 65507:
-            raise ValueError("impossible size; valid: 0 to 65507 bytes")
+            raise ValueError("is an impossible size; valid: 0 to 65507 bytes")
         return {"size": int(found[1])}
     found = re.fullmatch(r"dns=([A-Za-z0-9_.-]{1,253})", word)
     if found:
         return {"protocol": "dns", "asked": found[1]}
     head = re.split("[/=]", word)[0]
-    raise ValueError(nearest(head, ("icmp", "tcp/PORT", "udp/PORT", "dns=NAME", "v4", "v6", "size=BYTES")))
+    words = ("icmp", "tcp/PORT", "udp/PORT", "dns=NAME", "v4", "v6", "size=BYTES")
+    raise ValueError(f"means nothing; {nearest(head, words)}")
 
 
 class _NamedFlow(FlowText):
@@ -201,13 +207,8 @@ _FILE = Either(
 
 
 def _machine(values: dict[str, Any], node: Node, context: Context) -> Any:
-    before = len(context.mistakes.found)
-    if "config" in values:
-        config.check_devices(node.get("config") or node, list(values.get("ports", ())), context)
-        plain = node.get("config")
-        values["config"] = plain.plain() if plain else {}
-    if len(context.mistakes.found) > before:
-        return INVALID
+    written = node.get("config")
+    values["config"] = written.plain() if written else {}
     values["files"] = {path: _file(value) for path, value in values.get("files", {}).items()}
     if not values.get("root", "/").startswith("/"):
         values["root"] = str(context.folder / values["root"])
@@ -248,9 +249,9 @@ TOPOLOGY = Record(
     {
         "name": Field(LINE, "its name, where it is a file of its own"),
         "about": Field(TEXT, "what it is for"),
-        "networks": Field(MapOf(Text("the name of a network", NAME), _NETWORK), "bridges that ports are plugged into"),
-        "machines": Field(MapOf(Text("the name of a machine", NAME), _MACHINE, 1), "simulated hosts", required=True),
-        "flows": Field(MapOf(Text("the name of a flow", NAME), _NamedFlow()), "NAME: SOURCE -> DESTINATION …"),
+        "networks": Field(MapOf(Text(_NAMED, NAME), _NETWORK), "bridges that ports are plugged into"),
+        "machines": Field(MapOf(Text(_NAMED, NAME), _MACHINE, 1), "simulated hosts", required=True),
+        "flows": Field(MapOf(Text(_NAMED, NAME), _NamedFlow()), "NAME: SOURCE -> DESTINATION …"),
     },
     _topology,
     "a mapping of networks, machines and flows",
@@ -348,6 +349,7 @@ class StepShape(Shape):
         if len(node.value) > 1:
             return context.add(node.value[1][0], f"a second verb {shown(node.value[1][0].text)} in a step; valid: one")
         key, body = node.value[0]
+        context = context.below(key)
         values = _BODIES[key.text].check(body, context)
         return INVALID if values is INVALID else _step(key, body, values, context)
 

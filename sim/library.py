@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from sim import grammar, mechanisms, stacks
+from sim import config, grammar, mechanisms, stacks
 from sim.document import Mistakes, Node, nearest, read, shown
 from sim.errors import BadInput, Mistake
 from sim.scenario import Mechanism, Topology
-from sim.shape import INVALID, Context
+from sim.shape import Context
 
 SUFFIXES = (".yaml", ".yml", ".json")
 
@@ -59,20 +59,28 @@ def find_mechanism(name_or_file: str, beside: Path | None = None) -> Mechanism:
 def name_topology(node: Node, context: Context) -> None:
     """Tell `context` the names that a topology's tree defines, so that what uses them can be checked."""
     networks, machines, flows = (node.get(key) for key in ("networks", "machines", "flows"))
-    context.names["network"] = [key.text for key, _ in networks.items()] if networks else []
-    if machines is not None:
+    if networks is None or networks.kind == "mapping":
+        context.names["network"] = [key.text for key, _ in networks.items()] if networks else []
+    if machines is not None and machines.kind == "mapping":
         context.names["machine"] = [key.text for key, _ in machines.items()]
         ports = {name.text: machine.get("ports") for name, machine in machines.items()}
         context.names["ports"] = {name: [key.text for key, _ in node.items()] for name, node in ports.items() if node}
-    context.names["flow"] = {key.text: None for key, _ in flows.items()} if flows else {}
+    if flows is None or flows.kind == "mapping":
+        context.names["flow"] = {key.text: None for key, _ in flows.items()} if flows else {}
 
 
 def read_topology(node: Node, name: str, context: Context) -> Topology | None:
     """The topology that a tree describes, or None; what is wrong is noted in `context`."""
     context.names.setdefault("stack", stacks.names())
     name_topology(node, context)
+    before = len(context.mistakes.found)
     topology = grammar.TOPOLOGY.check(node, context)
-    if topology is INVALID:
+    machines = node.get("machines")
+    for key, machine in machines.items() if machines else ():
+        settings = machine.get("config")
+        if settings is not None:
+            config.check_devices(settings, context.names["ports"].get(key.text, ()), context.below(key))
+    if len(context.mistakes.found) > before:
         return None
     context.names["flow"] = dict(topology.flows)
     assert isinstance(topology, Topology)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,9 +25,9 @@ def load_all(paths: Sequence[str]) -> list[Scenario]:
     """The scenarios in files and below folders, in order, each once. Raises BadInput with all mistakes of all files."""
     wrong: list[Mistake] = []
     scenarios: list[Scenario] = []
-    seen: set[Path] = set()
-    for file in [file for path in paths for file in _files(path, wrong)]:
-        real = file.resolve()
+    seen: set[str] = set()
+    for file in (file for path in paths for file in _files(path, wrong)):
+        real = os.path.realpath(file)
         if real in seen:
             continue
         seen.add(real)
@@ -43,13 +44,16 @@ def load_all(paths: Sequence[str]) -> list[Scenario]:
 def _files(path: str, wrong: list[Mistake]) -> list[Path]:
     """The scenario files that a path stands for."""
     place = Path(path)
+    if "\0" in path:
+        wrong.append(Mistake(path, "cannot be the name of a file"))
+        return []
     try:
         folder = place.is_dir()
         if not folder and place.exists() and not place.name.endswith(library.SUFFIXES):
             wrong.append(Mistake(path, f"is no scenario file; valid: a folder, or {', '.join(library.SUFFIXES)}"))
             return []
         files = list(library.scenario_files(place)) if folder else [place]
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+    except OSError as error:
         wrong.append(Mistake(path, f"cannot be read: {error}"))
         return []
     if not files:
@@ -132,15 +136,16 @@ class _Reader:
     def check_form(self) -> None:
         """Short form or long form, and not both."""
         steps = self.node.key("steps")
-        short = [self.node.key(key) for key in ("change", "breaks", "recover")]
-        if steps is None:
-            for key, name in zip(short, ("change", "breaks"), strict=False):
-                if key is None:
-                    what = "the flows that must be seen broken, [] for none" if name == "breaks" else "or 'steps'"
-                    self.context.add(self.node, f"lacks the key '{name}' ({what})")
-        for key in short:
-            if key is not None and steps is not None:
-                self.context.add(key, f"'{key.text}' and 'steps' exclude each other; valid: one of the two forms")
+        short = [key for key in ("change", "breaks", "recover") if self.node.key(key)]
+        if steps is not None and short:
+            words = " and ".join(f"'{key}'" for key in short)
+            self.context.add(steps, f"'steps' stands instead of {words}; valid: one of the two forms")
+        elif steps is None and not short:
+            self.context.add(self.node, "says nothing to do; valid: 'change' and 'breaks', or 'steps'")
+        elif steps is None and "change" not in short:
+            self.context.add(self.node, "lacks the key 'change' (what is changed)")
+        elif steps is None and "breaks" not in short:
+            self.context.add(self.node, "lacks the key 'breaks' (the flows that must be seen broken; [] for none)")
 
     def check_mechanisms(self) -> None:
         matrix = self.node.get("matrix")

@@ -33,11 +33,16 @@ class Context:
     folder: Path = Path()
     names: dict[str, Any] = field(default_factory=dict)
     partial: bool = False
+    key: str = ""  # the key whose value is checked, for messages
 
     def add(self, node: Node | None, message: str) -> Any:
         """Note a mistake; returns INVALID."""
-        self.mistakes.add(node, message)
+        self.mistakes.add(node, f"{self.key}: {message}" if self.key else message)
         return INVALID
+
+    def below(self, key: Node) -> Context:
+        """The context for the value of a key."""
+        return replace(self, key=shown(key.text)[1:-1])
 
     def known(self, kind: str, value: str, node: Node) -> Any:
         """`value` if it is a known name of `kind`, else INVALID with the nearest one noted."""
@@ -116,7 +121,7 @@ class Text(Shape):
         try:
             return self.parse(node.value)
         except ValueError as error:
-            return context.add(node, f"{shown(node.value)}: {error}")
+            return context.add(node, f"{shown(node.value)} {error}")
 
     def matches(self, text: str) -> bool:
         """Whether the pattern fits."""
@@ -148,7 +153,7 @@ class Scalar(Shape):
         try:
             return self.parse(node.text)
         except ValueError as error:
-            return context.add(node, f"{shown(node.text)}: {error}")
+            return context.add(node, f"{shown(node.text)} {error}")
 
     def schema(self) -> Schema:
         text: Schema = {"type": "string", "pattern": f"^(?:{self.pattern})$"}
@@ -272,7 +277,7 @@ class MapOf(Shape):
         for name, item in node.value:
             # keys are taken as written: 10 and "10" are the same key
             key = self.key.check(Node("scalar", name.text, name.line, name.column, name.text), context)
-            value = _or_null(self.value, item, context)
+            value = _or_null(self.value, item, context.below(name))
             if key is INVALID or value is INVALID:
                 sound = False
             else:
@@ -326,7 +331,7 @@ class Record(Shape):
                 sound = False
                 continue
             shape = self.fields[key.text].shape if key.text in self.fields else Anything()
-            made[key.text] = _or_null(shape, item, context)
+            made[key.text] = _or_null(shape, item, context.below(key))
             sound = sound and made[key.text] is not INVALID
         for key_name, entry in self.fields.items():
             if entry.required and key_name not in made and not context.partial:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,8 @@ def _machine(machine: MachinePlan) -> dict[str, Any]:
     written = machine.written
     values: dict[str, Any] = {"ports": {port.name: port.network for port in machine.ports}, "stack": machine.stack}
     if written is not None:
-        values.update({key: getattr(written, key) for key in ("config", "forward", "services") if getattr(written, key)})
+        given = {"config": written.config, "forward": written.forward, "services": written.services}
+        values.update({key: value for key, value in given.items() if value})
         if written.files:
             values["files"] = {path: _file(file) for path, file in written.files.items()}
     if machine.root != "/":
@@ -123,7 +125,7 @@ def _value(key: str, value: Any) -> Any:
 
 
 def _duration(seconds: float) -> str:
-    return f"{seconds:g}s" if float(f"{seconds:g}") == seconds else f"{seconds!r}s"
+    return f"{Decimal(repr(seconds)).normalize():f}s"
 
 
 def _mode(mode: int) -> str:
