@@ -78,10 +78,12 @@ def _skips(console: Console, results: Sequence[Result]) -> None:
 
 
 def _failure(console: Console, result: Result) -> None:
-    head = Text(result.verdict.upper(), style=STYLES[result.verdict])
-    head.append(f"  {printable(result.scenario)}", style="bold")
     words = ", ".join(f"{key} {value}" for key, value in parameters(result.params).items())
-    head.append(f"  {printable(words)}", style="dim")
+    head = Text.assemble(
+        (result.verdict.upper(), STYLES[result.verdict]),
+        (f"  {printable(result.scenario)}", "bold"),
+        (f"  {printable(words)}", "dim"),
+    )
     console.print(head, soft_wrap=True)
     told: set[str] = set()
     for finding in decisive(result):
