@@ -135,7 +135,7 @@ _REFUSE = ("blackhole", "prohibit", "throw", "unreachable")
 TYPES = ("unicast", "anycast", "broadcast", "local", "multicast", "nat", *_REFUSE)
 BOND_MODES = ("balance-rr", "active-backup", "balance-xor", "broadcast", "802.3ad", "balance-tlb", "balance-alb")
 
-ROUTE = Record(
+_ROUTE = Record(
     {
         "to": Field(DESTINATION, "where the packets go", required=True),
         "via": Field(SINGLE, "the gateway"),
@@ -150,7 +150,7 @@ ROUTE = Record(
     _route,
     "a route like {to: default, via: 192.0.2.1}",
 )
-RULE = Record(
+_RULE = Record(
     {
         "from": Field(NETWORK),
         "to": Field(NETWORK),
@@ -162,12 +162,14 @@ RULE = Record(
     _rule,
     "a policy like {from: 192.0.2.0/24, table: 100}",
 )
+ROUTE = Defined("route", _ROUTE)
+POLICY = Defined("policy", _RULE)
 _NAMESERVERS = Record({"addresses": Field(ListOf(SINGLE)), "search": Field(ListOf(Text("a domain", r"\S+")))})
 
 _DEVICE: dict[str, Field] = {
     "addresses": Field(ListOf(ADDRESS), "addresses with their prefix lengths"),
     "routes": Field(ListOf(ROUTE)),
-    "routing-policy": Field(ListOf(RULE)),
+    "routing-policy": Field(ListOf(POLICY)),
     "nameservers": Field(_NAMESERVERS),
     "mtu": Field(MTU, "bytes"),
     "macaddress": Field(Text("a MAC address like 02:00:00:00:00:01", "(?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}", _mac)),
@@ -313,6 +315,7 @@ def check_devices(node: Node, ports: Sequence[str], context: Context) -> None:
         for name, _ in _devices(node, kind):
             if _reaches(name.text, below):
                 context.add(name, f"{shown(name.text)} is below itself")
+                return
 
 
 def _devices(node: Node, kind: str) -> Iterator[tuple[Node, Node]]:

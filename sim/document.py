@@ -92,9 +92,11 @@ def nearest(value: str, valid: Iterable[str]) -> str:
     """`did you mean 'x'?`, or `valid: …` where nothing is near."""
     names = sorted(set(valid))
     folded = {name.casefold(): name for name in names}
-    close = difflib.get_close_matches(value.casefold(), folded, 1)
-    if close:
-        return f"did you mean '{folded[close[0]]}'?"
+    wanted = value.casefold()
+    close = sorted(difflib.get_close_matches(wanted, folded))
+    if close:  # of equally near ones the first
+        best = max(close, key=lambda name: difflib.SequenceMatcher(None, name, wanted).ratio())
+        return f"did you mean '{folded[best]}'?"
     if not names:
         return "there is none"
     return "valid: " + ", ".join(names[:24]) + (", …" if len(names) > 24 else "")

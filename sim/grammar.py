@@ -221,7 +221,7 @@ _MACHINE = Record(
             MapOf(Text("the name of a port (at most 15 characters)", config.IFNAME), Name("network", NAME)),
             "port: network",
         ),
-        "stack": Field(Defined("stack", Name("stack")), "what turns its files into kernel state; default: ifcfg"),
+        "stack": Field(Name("stack"), "what turns its files into kernel state; default: ifcfg"),
         "config": Field(config.WHOLE, "its configuration, in netplan's words"),
         "files": Field(MapOf(PATH, _FILE), "PATH: text; null: not there; or {text, mode, owner}"),
         "forward": Field(FLAG, "it forwards packets"),
@@ -416,7 +416,7 @@ _TEXTS = Either(scalar=LINE, list=ListOf(LINE))
 _RECOVER = Choice(RECOVERIES, "recovery")
 _MATRIX = Record(
     {
-        "stack": Field(ListOf(Defined("stack", Name("stack")), 1), "of the subject"),
+        "stack": Field(ListOf(Name("stack"), 1), "of the subject"),
         "mechanism": Field(ListOf(LINE, 1), "names or files"),
         "recover": Field(ListOf(_RECOVER, 1)),
         "family": Field(ListOf(Choice(("v4", "v6"), "family"), 1), "the flows and checks of that family only"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sim import config, grammar, stacks
+from sim import config, grammar
 
 
 def schema() -> dict[str, Any]:
@@ -17,7 +17,8 @@ def schema() -> dict[str, Any]:
             "config": config.WHOLE.shape.schema(),
             "config-patch": config.PATCH.shape.schema(),
             "flow": grammar.FLOW.shape.schema(),
-            "stack": {"type": "string", "enum": stacks.names()},
+            "policy": config.POLICY.shape.schema(),
+            "route": config.ROUTE.shape.schema(),
             "step": grammar.STEP.shape.schema(),
             "topology": grammar.TOPOLOGY.schema(),
         },
