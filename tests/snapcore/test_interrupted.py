@@ -7,9 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from snapcore_hosts import HostTree, change
 from snapcore_faults import ERRORS, Faults, Killed, injected, sampled
+from snapcore_hosts import HostTree, change
 
 Make = Callable[[], HostTree]
 
