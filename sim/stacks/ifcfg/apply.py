@@ -68,7 +68,7 @@ class Host:
             record = self._layer3(record, later, problems)
         self.records.put(replace(record, complete=not problems))
         for problem in problems:
-            self.tell(f"{one.name}: {problem}")
+            self.tell(problem if problem.startswith("/") else f"{one.name}: {problem}")
         return not problems
 
     def _attempt(self, problems: list[str], what: str, action: Callable[[], object]) -> bool:
@@ -173,6 +173,9 @@ class Host:
                 master = self._make_bridge(one.master or "", options)
             except OSError as error:
                 problems.append(f"BRIDGE={one.master}: {_why(error)}")
+        if master is not None and master.kind != one.port_of:
+            problems.append(f"{one.master} is there, but is no {one.port_of}")
+            return
         if master is None or link is None:
             problems.append(f"{one.port_of} {one.master} is not there")
             return
@@ -255,6 +258,8 @@ class Host:
     def _route(self, route: Route, later: Collection[str]) -> Route | None:
         """Adds a route. -> it, with the device that the kernel chose; None: another one was there, and stays."""
         through = route.device or (self.kernel.device_towards(route.via) if route.via else None)
+        if route.device in later:
+            raise OSError(errno.ENETDOWN, os.strerror(errno.ENETDOWN))
         if through in later:
             raise OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
         command = "replace" if route.mode == "replace" else "add"
@@ -340,11 +345,12 @@ class Host:
         self.records.remove_made(device)
 
     def recreate(self, device: str) -> list[int]:
-        """Deletes a bridge that is to be made again. -> the interface indexes of its ports."""
+        """Deletes a bridge that is to be made again. -> the interface indexes of its ports that are not ours."""
         link = self.kernel.link(device)
         if link is None or device not in self.records.made():
             return []
-        ports = [port.index for port in self.kernel.links().values() if port.master == link.index]
+        owned = {record.ifindex for record in self.records.applied()}
+        ports = [p.index for p in self.kernel.links().values() if p.master == link.index and p.index not in owned]
         self._delete(device, link.index)
         return ports
 
@@ -364,10 +370,9 @@ class Host:
     def attach_foreign(self, bridge: str, ports: Sequence[int]) -> bool:
         """Gives a bridge that was made again the ports that somebody else (containers, guests) had put there."""
         link = self.kernel.link(bridge)
-        owned = {record.ifindex for record in self.records.applied()}
         problems: list[str] = []
         for port in self.kernel.links().values():
-            if link and port.index in ports and port.index not in owned and port.master == 0:
+            if link and port.index in ports and port.master == 0:
                 what, index, master = f"{port.name} into {bridge}", port.index, link.index
                 self._attempt(problems, what, partial(self.kernel.set_link, index, master=master))
         for problem in problems:

@@ -237,7 +237,9 @@ class _Reader:
 
     def tell(self, name: str, why: str, values: Mapping[str, Value] | None = None, failed: bool = True) -> None:
         value = (values or self.values)[name]
-        self.messages.append(Message(f"{name}={value.text!r} {why}", value.file, value.line, failed))
+        self.messages.append(
+            Message(f"{name}={value.text!r}{'' if why[:1] == ':' else ' '}{why}", value.file, value.line, failed)
+        )
 
     def skip(self, one: Interface, why: str, name: str = "") -> Interface:
         value = self.values.get(name)
@@ -495,7 +497,8 @@ class _Reader:
                 try:
                     found.append(Address(6, iproute.address(text, 6, ""), _prefix(length or "64", 128)))
                 except ValueError:
-                    self.tell(name, f"{word!r} is no IPv6 address with prefix length; left out", values)
+                    shown = "" if word == values[name].text else f": {word!r} "
+                    self.tell(name, f"{shown}is no IPv6 address with prefix length; left out".lstrip(), values)
         return found
 
     def _addresses6(self) -> list[Address]:
@@ -588,7 +591,7 @@ class _Reader:
                 length = mask_prefix(mask.text) if mask and mask.text else default_prefix(first)
             except ValueError as error:
                 text = f"{address.text} {mask.text if mask else ''}".strip()
-                self.messages.append(Message(f"{text!r} {error}; left out", address.file, address.line))
+                self.messages.append(Message(f"{text!r}: {error}; left out", address.file, address.line))
                 continue
             words = [f"{first}/{length}", *(["via", gateway.text] if gateway and gateway.text else [])]
             found += self._route([*words, "dev", one.device], address, "add")

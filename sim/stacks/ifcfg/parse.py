@@ -166,8 +166,18 @@ class _Lexer:
         elif char == "$" and self._peek() in ("", " ", "\t", "\n", '"'):
             word.add(char, quoted=True)
         else:
-            word.trouble = "`" if char == "`" else char + self._peek()
-            word.add(char, quoted=True)
+            word.trouble = "`…`" if char == "`" else "${…}" if braced else f"{char}{self._peek()}…"
+            self._pass_over("`" if char == "`" else {"(": ")", "{": "}"}.get(self._peek(), ""))
+
+    def _pass_over(self, closing: str) -> None:
+        """The rest of a substitution, so that its words are not taken for words of the file."""
+        opening, depth, start = {")": "(", "}": "{"}.get(closing, ""), 0, self.line
+        while closing and (char := self._next()):
+            depth += (char == opening) - (char == closing)
+            if char == closing and depth <= 0:
+                return
+        if closing:
+            raise _Unterminated(start, opening or closing)
 
 
 def read_assignments(
@@ -188,7 +198,7 @@ def read_assignments(
         for command in lexer.commands():
             _assign(command, text, file, values, messages)
     except _Unterminated as error:
-        told = f"the quote {error.mark} is never closed; nothing after it is read"
+        told = f"the {error.mark} is never closed; nothing after it is read"
         messages.append(Message(told, file, error.line))
     return values, messages
 
@@ -206,7 +216,7 @@ def _assign(command: _Command, text: str, file: str, values: dict[str, Value], m
     for word in words:
         name, _, value = word.text.partition("=")
         if word.trouble:
-            told = f"{name} uses {word.trouble!r}: files are read, never executed; left out"
+            told = f"{name} uses {word.trouble}: files are read, never executed; left out"
             messages.append(Message(told, file, word.line))
         else:
             values[name] = Value(value, file, word.line)

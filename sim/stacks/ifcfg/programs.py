@@ -49,7 +49,7 @@ class _Run:
         old = self.records.get(one.name)
         if old and self._differs(old, one):
             self.host.take_down(old)
-        bridges = {bridge.device: bridge for bridge in self.config.interfaces if bridge.kind == "bridge"}
+        bridges = {bridge.device: bridge for bridge in self.config.at_boot if bridge.kind == "bridge"}
         done = self.host.bring_up(one, bridges, later)
         self.changed.add(one.device)
         return done and not one.failed
@@ -186,7 +186,9 @@ def network(arguments: Sequence[str], root: Path = Path("/")) -> int:
         tell("network: only root may do this")
         return 4
     with _run(root) as run:
-        if not run.config.networking and arguments[0] != "stop":
+        if not run.config.networking and arguments[0] not in ("stop", "status"):
+            if arguments[0] != "start":  # a boot would leave everything down
+                _stop(run)
             return 6
         verbs[arguments[0]](run)
         return 0 if run.ok else 1
