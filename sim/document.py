@@ -303,8 +303,7 @@ def resolve(text: str) -> Scalar:
     if _INTEGER.fullmatch(text):
         return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
     if _FLOAT.fullmatch(text):
-        return float(text.replace(".inf", "inf").replace(".Inf", "inf").replace(".INF", "inf").replace(".nan", "nan")
-                     .replace(".NaN", "nan").replace(".NAN", "nan"))
+        return float(text.replace(".", "") if text.lower().endswith(("inf", "nan")) else text)
     return text
 
 

@@ -8,8 +8,7 @@ import ipaddress
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 from sim import config, grammar, library, stacks
@@ -399,11 +398,7 @@ def _expect(flows: Sequence[Flow], outcome: str, otherwise: str = "fail") -> lis
 
 def _reads(stack: Stack, path: str) -> bool:
     """Whether a path is one of the files that a stack reads (`*` does not match '/')."""
-    return any(
-        len(path.split("/")) == len(pattern.split("/"))
-        and all(map(fnmatchcase, path.split("/"), pattern.split("/")))
-        for pattern in stack.patterns
-    )
+    return any(PurePosixPath(path).match(pattern) for pattern in stack.patterns)
 
 
 def _mac(network: str, machine: str, port: str) -> str:

@@ -66,7 +66,8 @@ def test_mistakes_of_all_files_are_told_at_once() -> None:
     with pytest.raises(BadInput) as caught:
         load_all([str(BAD), "no-such-file.sim.yaml"])
     told = [str(mistake).replace(f"{BAD}/", "") for mistake in caught.value.mistakes]
-    assert told == [*sum((expected()[name] for name in sorted(expected())), []), "no-such-file.sim.yaml: no such file"]
+    all_expected = [line for name in sorted(expected()) for line in expected()[name]]
+    assert told == [*all_expected, "no-such-file.sim.yaml: no such file"]
 
 
 def test_a_missing_file_a_folder_without_scenarios_and_a_foreign_file_are_mistakes(tmp_path: Path) -> None:
@@ -260,7 +261,8 @@ def test_names_of_shipped_topologies_and_mechanisms_are_suggested(tmp_path: Path
 
 
 def test_yaml_1_2_words_stay_texts(tmp_path: Path) -> None:
-    scenario = load(tmp_path, SHORT.replace("about: A typo.", "about: no").replace("source: somewhere", "source: 12:30"))
+    text = SHORT.replace("about: A typo.", "about: no").replace("source: somewhere", "source: 12:30")
+    scenario = load(tmp_path, text)
     assert (scenario.about, scenario.source) == ("no", ("12:30",))
 
 

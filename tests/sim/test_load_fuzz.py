@@ -97,7 +97,7 @@ def test_what_is_written_is_read_back(tree: dict[str, object]) -> None:
 
 
 @RELAXED
-@given(tree=TREES, key=st.sampled_from(["topology", "change", "breaks", "steps", "matrix", "checks", "keeps", "outage"]))
+@given(tree=TREES, key=st.sampled_from("topology change breaks steps matrix checks keeps outage".split()))
 def test_any_tree_in_any_place_is_read_or_refused(tmp_path: Path, tree: object, key: str) -> None:
     base: dict[str, object] = {"sim": 1, "topology": "one-lan", "change": {"run": "true"}, "breaks": []}
     survives(tmp_path, write({**base, key: tree}).encode("utf-8", "surrogatepass"))

@@ -53,9 +53,7 @@ def test_a_mechanism_file_is_read_whole(tmp_path: Path) -> None:
     assert mechanism.extra == {"status": "/etc/init.d/networking-config status"}
 
 
-def test_it_is_found_by_file_and_by_name_beside_a_scenario(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_is_found_by_file_and_by_name_beside_a_scenario(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = site(tmp_path)
     assert library.find_mechanism(str(file)).name == "site-initscript"
     assert library.find_mechanism("site", tmp_path).name == "site-initscript"
