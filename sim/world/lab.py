@@ -8,6 +8,7 @@ from typing import Any
 
 from sim import stacks
 from sim.planned import MachinePlan, Plan
+from sim.scenario import FileText
 from sim.world import sandbox, sysctls
 from sim.world.disk import Disk, copy_etc
 from sim.world.init import Boot, Phase
@@ -40,7 +41,8 @@ class Lab:
             if not privileged and machine.root not in copies:
                 copies[machine.root] = copy_etc(machine.root, f"{sandbox.SCRATCH}/etc-{len(copies)}")
             disk = Disk(f"{sandbox.SCRATCH}/disks/{name}", machine.root, privileged, copies.get(machine.root))
-            disk.format(machine.files)
+            programs = {path: FileText(text.encode(), 0o755) for path, text in stacks.get(machine.stack).programs.items()}
+            disk.format({**programs, **machine.files})
             self.machines[name] = Machine(machine, disk, self.switches, self._boot, tell)
 
     def _boot(self, machine: MachinePlan) -> Boot:
