@@ -168,7 +168,7 @@ class Whole(Shape):
     high: int
 
     def valid(self) -> str:
-        return f"a whole number from {self.low} to {self.high}"
+        return f"a whole number from {self.low} to {self.high}" if self.low < self.high else str(self.low)
 
     def check(self, node: Node, context: Context) -> Any:
         if node.kind != "scalar" or not isinstance(node.value, int) or isinstance(node.value, bool):

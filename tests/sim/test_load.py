@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from made_up_stacks import install
@@ -137,7 +138,7 @@ matrix: {dad: [true, false], recover: [rollback]}
 def test_steps_are_normalised(tmp_path: Path) -> None:
     steps = load(tmp_path, LONG).steps or ()
     ssh = Flow("client", "server", "tcp", 22, name="ssh")
-    asked = {"restored": None, "changed": None, "transaction": {}, "file": None, "output": None}
+    asked: dict[str, Any] = {"restored": None, "changed": None, "transaction": {}, "file": None, "output": None}
     assert list(steps) == [
         Step("begin", "server", {"status": 0}, 10),
         Step("begin", "server", {"status": 199}, 11),
@@ -257,7 +258,7 @@ def test_names_of_shipped_topologies_and_mechanisms_are_suggested(tmp_path: Path
         (library.find_mechanism, "noen", "none"),
     ):
         with pytest.raises(BadInput, match=f"did you mean '{meant}'"):
-            find(name, tmp_path)  # type: ignore[operator]  # both take a name and a folder
+            find(name, tmp_path)
 
 
 def test_yaml_1_2_words_stay_texts(tmp_path: Path) -> None:

@@ -80,6 +80,7 @@ def test_any_bytes_are_read_or_refused(tmp_path: Path, data: bytes) -> None:
 
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
+PLACES = ["topology", "change", "breaks", "steps", "matrix", "checks", "keeps", "outage"]
 TREES = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**17), 10**17) | TEXTS | st.sampled_from(WORDS),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS | st.sampled_from(WORDS), inner),
@@ -97,7 +98,7 @@ def test_what_is_written_is_read_back(tree: dict[str, object]) -> None:
 
 
 @RELAXED
-@given(tree=TREES, key=st.sampled_from("topology change breaks steps matrix checks keeps outage".split()))
+@given(tree=TREES, key=st.sampled_from(PLACES))
 def test_any_tree_in_any_place_is_read_or_refused(tmp_path: Path, tree: object, key: str) -> None:
     base: dict[str, object] = {"sim": 1, "topology": "one-lan", "change": {"run": "true"}, "breaks": []}
     survives(tmp_path, write({**base, key: tree}).encode("utf-8", "surrogatepass"))
