@@ -38,7 +38,8 @@ def world(session: nox.Session) -> None:
     """Tests on real namespaces, and the contract of every stack and mechanism."""
     prepare(session)
     junit = f"--junitxml={results(session, '.xml')}"
-    session.run("pytest", "-q", "-n", "auto", junit, "tests/world", "tests/contract", *session.posargs)
+    others = ("--ignore=tests/sim", "--ignore=tests/snapcore")
+    session.run("pytest", "-q", "-n", "auto", junit, "tests", *others, *session.posargs)
 
 
 @nox.session
