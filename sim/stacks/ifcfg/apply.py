@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from sim.stacks.ifcfg.kernel import Kernel, Link, let_pass
 from sim.stacks.ifcfg.model import Interface
 from sim.stacks.ifcfg.record import Applied, Made, Records
 
-DAD_TIMEOUT_S = 10.0
+SETTLE_TIMEOUT_S = 10.0
 _KINDS = {"bridge": "bridge", "vlan": "802.1Q VLAN", "bond": "bonding"}
 _BOND_MODES = ("balance-rr", "active-backup", "balance-xor", "broadcast", "802.3ad", "balance-tlb", "balance-alb")
 _BOND_NAMES: Mapping[str, Sequence[str]] = {  # Documentation/networking/bonding.rst
@@ -224,17 +224,12 @@ class Host:
         self.records.put(record)
         return record
 
-    def wait_for_addresses(self, devices: Iterable[str]) -> bool:
+    def wait_for_addresses(self, devices: Collection[str]) -> bool:
         """Until duplicate address detection is over on these devices. -> no address failed it."""
-        checked = {device for device in devices if self._detects_duplicates(device)}
-        problems = self.kernel.wait_for_addresses(checked, DAD_TIMEOUT_S) if checked else []
+        problems = self.kernel.wait_for_addresses(devices, SETTLE_TIMEOUT_S) if devices else []
         for problem in problems:
             self.tell(problem)
         return not problems
-
-    def _detects_duplicates(self, device: str) -> bool:
-        values = [self.kernel.sysctl(name, "accept_dad") for name in ("all", device)]
-        return values[1] is not None and any(value not in (None, "0", "-1") for value in values)
 
     # -- routes
 
@@ -428,12 +423,11 @@ def number_rules(wanted: Sequence[Rule], foreign: Mapping[int, Sequence[int]]) -
     problems: list[str] = []
     for rule in wanted:
         listed = priorities[rule.family]
-        same = [one for one in numbered if replace(one, priority=None) == replace(rule, priority=None)]
-        if any(rule.priority in (None, one.priority) for one in same):
-            problems.append(f"{rule.where}: rule {rule.written}: {os.strerror(errno.EEXIST)}")
-            continue
         if rule.priority is None:
             rule = replace(rule, priority=max(listed[1] - 1, 0) if len(listed) > 1 else 0)
+        if rule in numbered:
+            problems.append(f"{rule.where}: rule {rule.written}: {os.strerror(errno.EEXIST)}")
+            continue
         listed.append(rule.priority or 0)
         listed.sort()
         numbered.append(rule)

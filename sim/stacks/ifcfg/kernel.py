@@ -12,7 +12,7 @@ import os
 import select
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,12 @@ from sim.stacks.ifcfg.iproute import ROUTE_TYPES, RULE_ACTIONS, SCOPES, Hop, Rou
 from sim.stacks.ifcfg.model import Address
 
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
-_IFF_UP, _IFF_RUNNING = 0x1, 0x40  # linux/if.h
+_IFF_UP, _IFF_RUNNING, _IFF_LOWER_UP = 0x1, 0x40, 0x10000  # linux/if.h
 _IFA_F_DADFAILED, _IFA_F_TENTATIVE = 0x08, 0x40  # linux/if_addr.h
 _RTNH_F_ONLINK = 4  # linux/rtnetlink.h
 _FR_ACT_TO_TBL = 1  # linux/fib_rules.h
 _FIB_RULE_INVERT = 2
-_RTMGRP_IPV6_IFADDR = 0x100
+_RTMGRP_LINK, _RTMGRP_IPV6_IFADDR = 0x1, 0x100
 _RT_TABLE_MAIN_BITS = 0xFF
 _BRIDGE_OPTIONS = {
     "forward_delay": "IFLA_BR_FORWARD_DELAY",
@@ -48,7 +48,8 @@ class Link:
     mac: str
     mtu: int
     up: bool
-    running: bool
+    carrier: bool
+    running: bool  # the kernel has taken note of the carrier (linkwatch), and gave a link-local address
     master: int
     kind: str  # empty: hardware, or loopback
     options: Mapping[str, int]  # of a bridge
@@ -136,37 +137,41 @@ class Kernel:
                 with let_pass(errno.EADDRNOTAVAIL), _errors():  # a secondary goes with its primary
                     self._ipr.addr("del", index=index, family=family, address=local, prefixlen=address["prefixlen"])
 
-    def wait_for_addresses(self, names: set[str], timeout_s: float) -> list[str]:
-        """Until no IPv6 address of these devices is tentative (RFC 4862, 5.4). -> what went wrong, in words.
+    def wait_for_addresses(self, names: Iterable[str], timeout_s: float) -> list[str]:
+        """Until these devices are running and no IPv6 address of theirs is tentative (RFC 4862, 5.4).
 
-        A device without carrier is not waited for: its addresses stay tentative until a cable is plugged in.
+        Where duplicate address detection is off that is a matter of microseconds, but not of none. A device
+        without carrier is not waited for: nothing will happen until a cable is plugged in.
+        -> what went wrong, in words.
         """
-        deadline = time.monotonic() + timeout_s
+        wanted, deadline = set(names), time.monotonic() + timeout_s
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as events:
-            events.bind((0, _RTMGRP_IPV6_IFADDR))
+            events.bind((0, _RTMGRP_LINK | _RTMGRP_IPV6_IFADDR))
             poll = select.poll()
             poll.register(events, select.POLLIN)
             while True:
-                tentative, failed = self._tentative(names)
+                waiting, failed = self._unsettled(wanted)
                 remaining = deadline - time.monotonic()
-                if not tentative or remaining <= 0:
-                    late = [f"{one} is still tentative after {timeout_s:g} s" for one in tentative]
+                if not waiting or remaining <= 0:
+                    late = [f"{one} is still tentative after {timeout_s:g} s" for one in waiting]
                     return [f"{one}: duplicate address detected" for one in failed] + late
                 if poll.poll(remaining * 1000):
                     with contextlib.suppress(OSError):  # ENOBUFS: events were lost; we read the state anyway
                         events.recv(65536)
 
-    def _tentative(self, names: set[str]) -> tuple[list[str], list[str]]:
-        by_index = {link.index: name for name, link in self.links().items() if name in names and link.running}
-        tentative: list[str] = []
+    def _unsettled(self, names: set[str]) -> tuple[list[str], list[str]]:
+        """What is not settled yet, and the addresses that somebody else has."""
+        links = [link for name, link in self.links().items() if name in names and link.up and link.carrier]
+        by_index = {link.index: link.name for link in links}
+        waiting = [link.name for link in links if not link.running]
         failed: list[str] = []
         with _errors():
             for message in self._ipr.get_addr(family=socket.AF_INET6):
                 flags = message.get_attr("IFA_FLAGS") or message["flags"]
                 if message["index"] in by_index and flags & _IFA_F_TENTATIVE:
                     shown = f"{message.get_attr('IFA_ADDRESS')} on {by_index[message['index']]}"
-                    (failed if flags & _IFA_F_DADFAILED else tentative).append(shown)
-        return tentative, failed
+                    (failed if flags & _IFA_F_DADFAILED else waiting).append(shown)
+        return waiting, failed
 
     # -- routes
 
@@ -309,6 +314,7 @@ def _link(message: Any) -> Link:
         mac=message.get_attr("IFLA_ADDRESS") or "",
         mtu=message.get_attr("IFLA_MTU"),
         up=bool(message["flags"] & _IFF_UP),
+        carrier=bool(message["flags"] & _IFF_LOWER_UP),
         running=bool(message["flags"] & _IFF_RUNNING),
         master=message.get_attr("IFLA_MASTER") or 0,
         kind=kind,

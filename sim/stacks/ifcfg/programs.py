@@ -131,7 +131,7 @@ def ifup(arguments: Sequence[str], root: Path = Path("/")) -> int:
             hint = ": an alias comes up with its device" if ":" in word else ""
             tell(f"ifup: configuration for {word} not found{hint}")
             return 1
-        if arguments[1:2] == ["boot"] and not one.onboot:
+        if list(arguments[1:2]) == ["boot"] and not one.onboot:
             return 0
         group = [one, *(port for port in run.config.interfaces if _is_port_of(port, one))]
         for each in group:
