@@ -60,7 +60,7 @@ class FlowSummary:
 
 @dataclass(frozen=True)
 class Result:
-    """One run, judged. `again` is the command that repeats it."""
+    """One run, judged. `again` is the command that repeats it; `summary` is for a table."""
 
     scenario: str
     file: str
@@ -70,6 +70,7 @@ class Result:
     findings: tuple[Finding, ...]
     flows: Mapping[str, FlowSummary] = field(default_factory=dict)
     again: str = ""
+    summary: str = ""
 
 
 def judge(plan: Plan, events: Sequence[Event]) -> Result:
@@ -94,6 +95,7 @@ def judge(plan: Plan, events: Sequence[Event]) -> Result:
         findings=tuple(findings),
         flows=_flow_summaries(history),
         again=_command(plan),
+        summary=_summary(history, findings),
     )
 
 
@@ -118,6 +120,23 @@ def _worst(findings: Iterable[Finding]) -> Verdict:
     verdicts = {finding.verdict for finding in findings}
     order: tuple[Verdict, ...] = ("fail", "unknown", "pass", "not-offered", "skip")
     return next((verdict for verdict in order if verdict in verdicts), "unknown")
+
+
+def _summary(history: History, findings: Sequence[Finding]) -> str:
+    """A few words for a table: what a pass has shown, what is wrong after a fail, what is first to say otherwise."""
+    verdict = _worst(findings)
+    named = [finding for finding in findings if finding.verdict == verdict]
+    reference = history.reference(history.judged[0]) if history.judged else None
+    ended = f"as {_WHEN[reference[0]]}" if reference else "as expected"
+    if verdict == "pass":
+        excused = ", ".join(name for name in _ALWAYS_ON if name not in history.plan.checks)
+        broken = "broken, then " if any(finding.check == "damage" for finding in named) else ""
+        return broken + ended + (f"; not asked: {excused}" if excused else "")
+    differ = [name for name in ("flows", "files", "kernel") if any(finding.check == name for finding in named)]
+    refused = any(finding.check in VERBS and finding.check != "expect" for finding in named)
+    if verdict == "fail" and differ and not refused:
+        return f"not {ended}: {', '.join(differ)}"
+    return f"{named[0].why}" if named else "nothing was looked at"
 
 
 def _command(plan: Plan) -> str:
@@ -489,7 +508,9 @@ def _transaction(history: History) -> list[Finding]:
         pictures = [history.state(label, machine) for label in ("final", "rebooted")]
         seen = {found[1].transaction for found in pictures if found}
         verdict, why = _open(machine, seen, history.plan.mechanism)
-        findings.append(Finding("transaction", verdict, why))
+        asked = "status" in history.plan.mechanism.extra or verdict != "fail"
+        detail = () if asked else ("it has no `status`; a commit in the end was not refused with its wrong-state",)
+        findings.append(Finding("transaction", verdict, why, detail))
     return findings or [Finding("transaction", "skip", "no machine was asked to change")]
 
 

@@ -51,7 +51,7 @@ def table(results: Sequence[Result]) -> Table:
         grid.add_column(key, overflow="fold")
     grid.add_column("verdict", no_wrap=True)
     grid.add_column("s", justify="right", no_wrap=True)
-    grid.add_column("why", overflow="ellipsis", no_wrap=True, min_width=24, ratio=1)  # the whole text follows the table
+    grid.add_column("why", overflow="fold", min_width=24, ratio=1)
     for result in results:
         values = parameters(result.params)
         ran = result.verdict not in ("skip", "not-offered")
@@ -60,7 +60,7 @@ def table(results: Sequence[Result]) -> Table:
             *(Text(printable(values.get(key, ""))) for key in keys),
             Text(result.verdict, style=STYLES[result.verdict]),
             f"{result.seconds:.1f}" if ran else "",
-            Text(printable(why(result))),
+            Text(printable(result.summary)),
         )
     return grid
 

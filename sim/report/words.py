@@ -59,8 +59,7 @@ def why(result: Result) -> str:
     """One line for a table."""
     found = decisive(result)
     if result.verdict == "pass":
-        excused = [finding.check for finding in result.findings if finding.verdict == "skip"]
-        return f"{len(found)} checks passed" + (f", not asked: {', '.join(excused)}" if excused else "")
+        return result.summary
     if not found:
         return "nothing was looked at"
     more = sum(finding.verdict == result.verdict for finding in found) - 1

@@ -384,6 +384,18 @@ def test_the_outage_of_a_flow_lasts_until_it_is_delivered_again() -> None:
     assert dataclasses.asdict(flows["server -> client"]) == {"sent": 5, "lost": 0, "outage_ms": 0, "reason": ""}
 
 
+def test_a_few_words_say_what_a_run_has_shown() -> None:
+    assert judge(plan(), good()).summary == "broken, then as at begin"
+    assert judge(plan(checks=frozenset({"files"})), good()).summary.endswith(
+        "; not asked: flows, kernel, flaps, transaction, reboot"
+    )
+    bad = finish(recovered(), state("192.0.2.66"), internet="no-route")
+    assert judge(plan(), bad).summary == "not as at begin: flows, files, kernel"
+    refused = finish(until_recovery().step(5, "rollback", "refused", status=11), state("192.0.2.66"))
+    assert judge(plan(), refused).summary == "rollback on server (step 6): expected exit status 0; seen 11"
+    assert judge(plan(skip="no loop devices"), []).summary == "no loop devices"
+
+
 def test_a_run_says_how_to_repeat_it() -> None:
     made = plan(file="my scenarios/a.sim.yaml", mechanism=Mechanism("site", file="/srv/site.yaml"))
     assert judge(made, []).again == (
