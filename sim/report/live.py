@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -80,10 +80,6 @@ class LiveView:
         if self._live is not None and now - self._last >= _REFRESH_S:
             self._last = now
             self._live.update(self._view(now), refresh=True)
-
-    def unfinished(self) -> Mapping[int, Sequence[Event]]:
-        """The events of the runs that have begun and not ended."""
-        return {index: run.events for index, run in self._running.items()}
 
     def _ended(self, index: int, result: Result) -> None:
         self._verdicts[result.verdict] += 1

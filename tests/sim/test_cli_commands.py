@@ -20,7 +20,6 @@ from sim.errors import BadInput, LabError, Missing, Mistake
 from sim.events import Event
 from sim.planned import Plan
 
-OTHERS = ("crash", "conform", "up", "shell", "ps", "down", "doctor", "new", "bench")
 RESTORED = good()
 BROKEN = recovered().picture("final", state("bad")).flows("final", internet="no-route").ended().events
 KILLED = good()[:5]
