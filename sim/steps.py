@@ -6,6 +6,7 @@ An action returns a `Done`, or raises LabError when the laboratory could not do 
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import time
 from collections.abc import Callable
@@ -55,7 +56,7 @@ def _product(context: Context, step: Step) -> Done:
     if command is None:
         raise LabError(f"the mechanism {mechanism.name} has no {step.verb}")
     if "name" in step.args:
-        command = f"{command} {step.args['name']}"
+        command = f"{command} {shlex.quote(step.args['name'])}"
     before = context.read(machine.plan.name) if step.verb == "begin" else None
     if step.verb != "begin":
         context.changed_picture(machine.plan.name)

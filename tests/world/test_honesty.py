@@ -1,0 +1,84 @@
+"""Nothing is called pass that was not restored, and nothing is called fail that could not be told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from made_up import MADE_UP, Said
+
+SimRun = Callable[..., Said]
+pytestmark = pytest.mark.world
+
+
+def test_a_sound_mechanism_passes_every_recovery(sim_run: SimRun) -> None:
+    said = sim_run(MADE_UP)
+    assert [result["params"]["recover"] for result in said.results] == ["rollback", "reboot", "crash"]
+    assert said.verdicts == ["pass"] * 3, said.why()
+    assert said.status == 0
+
+
+def test_no_mechanism_fails_every_recovery_because_nothing_came_back(sim_run: SimRun) -> None:
+    said = sim_run(MADE_UP, "--mechanism", "none")
+    assert said.verdicts == ["fail"] * 3
+    assert said.status == 1
+    for result in said.results:
+        failed = {finding["check"] for finding in result["findings"] if finding["verdict"] == "fail"}
+        assert {"files", "kernel", "flows"} <= failed
+
+
+def test_a_flow_in_breaks_that_still_works_makes_the_run_unknown(sim_run: SimRun) -> None:
+    harmless = MADE_UP.replace("addresses: [192.0.2.110/24]", "addresses: [192.0.2.10/24, 192.0.2.110/24]")
+    said = sim_run(harmless, "--recover", "rollback")
+    assert said.verdicts == ["unknown"]
+    assert "still delivered" in said.why()
+    assert said.status == 3
+
+
+def test_a_scenario_that_expects_a_wrong_thing_fails(sim_run: SimRun) -> None:
+    said = sim_run("""
+sim: 1
+name: wrong
+topology: one-lan
+steps:
+  - expect: {flows: {client -> server: unreachable}, within: 300ms}
+""")
+    assert said.verdicts == ["fail"]
+    assert "client -> server: expected unreachable; seen delivered" in said.why()
+
+
+def test_a_mechanism_that_says_ok_and_does_nothing_fails(sim_run: SimRun, tmp_path: Path) -> None:
+    (tmp_path / "liar.yaml").write_text(
+        "mechanism: 1\nname: liar\nbegin: echo ok\ncommit: echo ok\nrollback: echo ok\nboot: echo ok\n"
+        "state: [/var/lib/liar]\nstack: ifcfg\ncovers: [files]\n"
+    )
+    said = sim_run(MADE_UP, "--mechanism", str(tmp_path / "liar.yaml"))
+    assert said.verdicts == ["fail"] * 3
+
+
+def test_a_mechanism_that_restores_files_but_is_not_run_at_boot_fails_only_the_boots(
+    sim_run: SimRun, tmp_path: Path
+) -> None:
+    (tmp_path / "naive.sh").write_text(
+        "#!/bin/sh\nd=/etc/sysconfig/network-scripts s=/var/lib/naive\n"
+        "case $1 in begin) mkdir -p $s && cp -a $d/. $s/;; rollback) rm -rf $d/* && cp -a $s/. $d/ && rm -rf $s;;"
+        " commit) [ -d $s ] || exit 199; rm -rf $s;; esac\n"
+    )
+    (tmp_path / "naive.yaml").write_text(
+        "mechanism: 1\nname: naive\ninstall: [{from: naive.sh, to: /usr/sbin/naive, mode: '0755'}]\n"
+        "begin: /usr/sbin/naive begin\nrollback: /usr/sbin/naive rollback\ncommit: /usr/sbin/naive commit\n"
+        "boot: 'true'\nstate: [/var/lib/naive]\nstack: ifcfg\ncovers: [files]\n"
+    )
+    said = sim_run(MADE_UP, "--mechanism", str(tmp_path / "naive.yaml"))
+    assert said.verdicts == ["pass", "fail", "fail"], said.why()
+
+
+def test_the_negative_control_holds_for_every_shipped_scenario_that_breaks_something(sim_run: SimRun) -> None:
+    said = sim_run(Path(__file__).parents[2] / "scenarios", "--mechanism", "none", "-n", "2")
+    wrong = [
+        (result["scenario"], result["params"]["recover"])
+        for result in said.results
+        if result["verdict"] == "pass" and result["params"]["recover"] not in ("commit", None)
+    ]
+    assert wrong == []
