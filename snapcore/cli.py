@@ -5,13 +5,15 @@ from __future__ import annotations
 import sys
 
 from snapcore import __version__
-from snapcore.errors import EXIT_DONE, EXIT_NONE_OPEN, Incomplete, SnapcoreError
+from snapcore.errors import EXIT_DIFFERS, EXIT_DONE, EXIT_NONE_OPEN, Incomplete, SnapcoreError, Usage
+from snapcore.files import shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
+    from snapcore.diff import Difference
     from snapcore.host import Host
     from snapcore.store import Store
     from snapcore.usage import Arguments
@@ -63,8 +65,6 @@ def _print_json(document: dict[str, Any]) -> int:
 
 
 def _refuse(error: SnapcoreError, as_json: bool) -> int:
-    from snapcore.files import shown
-
     differences = error.differences if isinstance(error, Incomplete) else []
     message = "\n  ".join([shown(str(error)), *differences])
     _print(f"snapcore: {message}", sys.stderr)
@@ -95,19 +95,29 @@ def _begin(arguments: Arguments) -> int:
     from snapcore import profiles, transaction
 
     covers = [profile.cover() for profile in profiles.chosen(arguments.profile)]
+    if arguments.policy not in transaction.POLICIES:
+        raise Usage(f"--policy {arguments.policy}: {', '.join(transaction.POLICIES)}")
+    terms = transaction.Terms(
+        arguments.label, arguments.token, arguments.require_token, arguments.track, arguments.policy
+    )
     with _Ports(arguments) as (host, store):
-        begun = transaction.begin(
-            host,
-            store,
-            covers,
-            label=arguments.label,
-            token=arguments.token,
-            require_token=arguments.require_token,
-        )
+        begun = transaction.begin(host, store, covers, terms)
     if arguments.json:
         return _print_json({"status": 0, "state": "open", "id": begun.record.id, "token": begun.token,
                             "since": begun.record.since, "saved": begun.saved})  # fmt: skip
     return _print(f"begun: {begun.saved} files saved; token {begun.token}")
+
+
+def _touch(arguments: Arguments) -> int:
+    from snapcore import transaction
+
+    paths = [transaction.path_below(arguments.root, path) for path in arguments.operands]
+    with _Ports(arguments) as (host, store):
+        record = transaction.touch(host, store, paths, transaction.Claim(arguments.token, arguments.force))
+    if arguments.json:
+        touched = ["/" + path for path in record.touched]
+        return _print_json({"status": 0, "state": "open", "id": record.id, "touched": touched})
+    return EXIT_DONE
 
 
 def _commit(arguments: Arguments) -> int:
@@ -117,7 +127,8 @@ def _commit(arguments: Arguments) -> int:
         done = transaction.commit(host, store, transaction.Claim(arguments.token, arguments.force))
     _notes(done.notes)
     if arguments.json:
-        return _print_json({"status": 0, "state": "none", "id": done.record.id, "notes": done.notes})
+        ended = done.record.id if done.record else ""
+        return _print_json({"status": 0, "state": "none", "id": ended, "notes": done.notes})
     return _print("committed: the configuration stays as it is")
 
 
@@ -158,12 +169,119 @@ def _notes(notes: list[str]) -> None:
 def _rolled_back(done: Any, arguments: Arguments) -> int:
     _notes(done.notes)
     if arguments.json:
-        undone = [{"path": "/" + each.path, "what": each.what, "aspects": list(each.aspects)} for each in done.undone]
-        return _print_json(
-            {"status": 0, "state": "none", "id": done.record.id, "undone": undone, "notes": done.notes}
-        )
+        undone = _listed(done.undone)
+        return _print_json({"status": 0, "state": "none", "id": done.record.id, "undone": undone, "notes": done.notes})
     lines = [f"undone: {each}" for each in done.undone]
     return _print("\n".join([*lines, f"rolled back: {len(done.undone)} differences undone"]))
+
+
+def _listed(differences: list[Difference]) -> list[dict[str, Any]]:
+    return [{"path": "/" + each.path, "what": each.what, "aspects": list(each.aspects)} for each in differences]
+
+
+def _save(arguments: Arguments) -> int:
+    from snapcore import profiles, snapshots
+
+    covers = [profile.cover() for profile in profiles.chosen(arguments.profile)]
+    with _Ports(arguments) as (host, store):
+        saved = snapshots.save(host, store, arguments.operands[0], covers, arguments.label)
+    if arguments.json:
+        return _print_json({"status": 0, "snapshot": snapshots.describe(saved)})
+    return _print(f"saved: {snapshots.describe(saved)['files']} files as {saved.name}")
+
+
+def _list(arguments: Arguments) -> int:
+    from snapcore import snapshots
+
+    with _Ports(arguments) as (_, store):
+        found = snapshots.every(store) if store.exists() else []
+    if arguments.json:
+        return _print_json({"status": 0, "snapshots": [snapshots.describe(each) for each in found]})
+    for each in found:
+        count = snapshots.describe(each)["files"]
+        _print(f"{each.name:<24} {each.created}  {count} files  {shown(each.label)}".rstrip())
+    return EXIT_DONE
+
+
+def _show(arguments: Arguments) -> int:
+    from snapcore import snapshots, state
+
+    with _Ports(arguments) as (_, store):
+        reader = snapshots.open_one(store, arguments.operands[0] if arguments.operands else "")
+        reader.close()
+    snapshot = reader.snapshot
+    if arguments.json:
+        entries = {"/" + path: state.entry_to_json(entry) for path, entry in snapshot.entries.items()}
+        return _print_json({"status": 0, "snapshot": snapshots.describe(snapshot), "entries": entries})
+    for path, entry in sorted(snapshot.entries.items()):
+        what = {state.LINK: f" -> {entry.target}", state.FILE: f" {entry.size}"}.get(entry.kind, "")
+        _print(f"{entry.kind:<6} {entry.mode:04o} {entry.uid}:{entry.gid} /{shown(path)}{shown(what)}")
+    return EXIT_DONE
+
+
+def _diff(arguments: Arguments) -> int:
+    from snapcore import snapshots
+
+    names = [*arguments.operands, "", ""]
+    with _Ports(arguments) as (host, store):
+        found = snapshots.compare(host, store, names[0], names[1])
+    status = EXIT_DIFFERS if found else EXIT_DONE
+    if arguments.json:
+        _print_json({"status": status, "differences": _listed(found)})
+    for each in () if arguments.json else found:
+        _print(str(each))
+    return status
+
+
+def _plan(arguments: Arguments) -> int:
+    from snapcore import snapshots
+
+    with _Ports(arguments) as (host, store):
+        steps = snapshots.plan(host, store, arguments.operands[0] if arguments.operands else "")
+    if arguments.json:
+        listed = [{**step._asdict(), "path": "/" + step.path, "aspects": list(step.aspects)} for step in steps]
+        return _print_json({"status": 0, "steps": listed})
+    for step in steps:
+        about = f" ({step.interface})" if step.interface else ""
+        _print(f"{step.action}: /{shown(step.path)}{shown(about)}")
+    return EXIT_DONE
+
+
+def _load(arguments: Arguments) -> int:
+    from snapcore import snapshots, transaction
+
+    _outlive_the_terminal()
+    claim = transaction.Claim(arguments.token, arguments.force)
+    with _Ports(arguments) as (host, store):
+        loaded = snapshots.load(host, store, arguments.operands[0], claim)
+    _notes(loaded.notes)
+    if arguments.json:
+        now = "open" if loaded.open else "none"
+        return _print_json({"status": 0, "state": now, "changed": _listed(loaded.changed)})
+    still = "; the transaction that was open still is" if loaded.open else ""
+    return _print(f"loaded: {len(loaded.changed)} differences{still}")
+
+
+def _delete(arguments: Arguments) -> int:
+    from snapcore import snapshots
+
+    with _Ports(arguments) as (_, store):
+        snapshots.delete(store, arguments.operands[0])
+    return _print_json({"status": 0}) if arguments.json else EXIT_DONE
+
+
+def _prune(arguments: Arguments) -> int:
+    from snapcore import snapshots
+
+    if not arguments.keep.isdecimal():
+        raise Usage(f"--keep {arguments.keep}: a number of snapshots is wanted")
+    with _Ports(arguments) as (_, store):
+        gone = snapshots.prune(store, int(arguments.keep))
+    if arguments.json:
+        return _print_json({"status": 0, "deleted": gone})
+    for name in gone:
+        _print(f"deleted: {name}")
+    return EXIT_DONE
 
 
 def _status(arguments: Arguments) -> int:
@@ -193,9 +311,18 @@ def _status(arguments: Arguments) -> int:
 
 VERBS: dict[str, Callable[[Arguments], int]] = {
     "begin": _begin,
+    "touch": _touch,
     "commit": _commit,
     "confirm": _commit,
     "rollback": _rollback,
     "status": _status,
     "boot": _boot,
+    "save": _save,
+    "list": _list,
+    "show": _show,
+    "diff": _diff,
+    "plan": _plan,
+    "load": _load,
+    "delete": _delete,
+    "prune": _prune,
 }

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 EXIT_DONE = 0
 EXIT_ERROR = 1
+EXIT_DIFFERS = 1
 EXIT_USAGE = 2
 EXIT_NONE_OPEN = 3
+EXIT_ROLLED_BACK = 10
 EXIT_INCOMPLETE = 11
 EXIT_CORRUPT = 12
 EXIT_LOCKED = 13
@@ -25,6 +27,12 @@ class Usage(SnapcoreError):
     """The command line makes no sense."""
 
     status = EXIT_USAGE
+
+
+class RolledBackInstead(SnapcoreError):
+    """What was to be kept could not be; the old configuration was given back."""
+
+    status = EXIT_ROLLED_BACK
 
 
 class Incomplete(SnapcoreError):

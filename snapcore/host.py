@@ -59,6 +59,21 @@ def fits(name: str, patterns: Iterable[str], exclude: Iterable[str]) -> bool:
     ) and not any(fnmatch.fnmatchcase(name, p) for p in exclude)
 
 
+def covered(path: str, covers: Iterable[Cover]) -> bool:
+    """Whether a path is one that the covers name."""
+    folder, name = split(path)
+    parts = folder.split("/")
+    for cover in covers:
+        for pattern in cover.include:
+            above, last = split(pattern)
+            wanted = above.split("/")
+            pairs = [*zip(parts, wanted)]
+            excluded = () if last == name else cover.exclude
+            if len(wanted) == len(parts) and fits(name, [last], excluded) and all(fits(a, [b], ()) for a, b in pairs):
+                return True
+    return False
+
+
 class Host:
     """The tree of one host (or of an image of one: any folder)."""
 
@@ -85,11 +100,11 @@ class Host:
                 real, links = self.tree.resolve(folder)
                 include.extend(links)
                 include.append(join(real, name))
-            seen = Cover(cover.family, tuple(dict.fromkeys(include)), cover.exclude)
+            seen = cover._replace(include=tuple(dict.fromkeys(include)))
             for path, entry in self.scan([seen]).entries.items():
                 if entry.kind == state.LINK:
                     include.extend(self._led_to(path))
-            resolved.append(Cover(cover.family, tuple(dict.fromkeys(include)), cover.exclude))
+            resolved.append(cover._replace(include=tuple(dict.fromkeys(include))))
         return resolved
 
     def _led_to(self, link: str) -> list[str]:

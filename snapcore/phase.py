@@ -21,10 +21,8 @@ ROLLING_BACK = "rolling-back"
 TRANSITIONS: dict[tuple[str, str], str] = {
     (NONE, "begin"): OPEN,
     (NONE, "boot"): NONE,
-    (NONE, "load"): NONE,
     (OPEN, "touch"): OPEN,
     (OPEN, "extend"): OPEN,
-    (OPEN, "load"): OPEN,
     (OPEN, "commit"): NONE,
     (OPEN, "rollback"): NONE,
     (OPEN, "boot"): NONE,

@@ -40,7 +40,7 @@ class Profile(NamedTuple):
     interface: str = ""
 
     def cover(self) -> Cover:
-        return Cover(self.name, tuple(pattern.strip("/") for pattern in self.include), self.exclude)
+        return Cover(self.name, tuple(pattern.strip("/") for pattern in self.include), self.exclude, self.interface)
 
 
 def shipped() -> list[str]:
@@ -86,12 +86,23 @@ def parse(name: str, content: str, source: str) -> Profile:
             default=parser.getboolean("profile", "default", fallback=False),
             include=tuple(parser.get("files", "include").split()),
             exclude=tuple(parser.get("files", "exclude", fallback="").split()),
-            interface=parser.get("interface", "name", fallback=""),
+            interface=_expression(parser.get("interface", "name", fallback="")),
         )
     except configparser.Error as error:
         raise Usage(f"profile {source}: {' '.join(str(error).split())}") from None
     except ValueError as error:
         raise Usage(f"profile {source}: {error}") from None
+
+
+def _expression(written: str) -> str:
+    import re
+
+    try:
+        if written and re.compile(written).groups != 1:
+            raise ValueError(f"name {written!r} in [interface]: one group is wanted")
+    except re.error as error:
+        raise ValueError(f"name {written!r} in [interface]: {error}") from None
+    return written
 
 
 def _check(parser: configparser.ConfigParser, source: str) -> None:

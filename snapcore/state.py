@@ -51,6 +51,13 @@ class Cover(NamedTuple):
     """Patterns of paths relative to the root, links in their folders resolved; `*`, `?` and `[…]` as fnmatch(3)."""
     exclude: tuple[str, ...] = ()
     """Patterns of names that are never configuration."""
+    interface: str = ""
+    """Regular expression over a file's name; its first group is the interface that the file is about."""
+
+
+def escaped(path: str) -> str:
+    """A pattern that matches `path` alone."""
+    return "".join(f"[{c}]" if c in "*?[" else c for c in path)
 
 
 class Snapshot(NamedTuple):
@@ -63,6 +70,8 @@ class Snapshot(NamedTuple):
     covers: tuple[Cover, ...]
     entries: dict[str, Entry]
     label: str = ""
+    serial: int = 0
+    """Grows with each named snapshot: their order, whatever the clock says."""
 
 
 def digest(document: dict[str, Any]) -> str:
@@ -141,8 +150,10 @@ def snapshot_to_json(snapshot: Snapshot) -> bytes:
             "created": snapshot.created,
             "boot_id": snapshot.boot_id,
             "label": snapshot.label,
+            "serial": snapshot.serial,
             "covers": [
-                {"family": c.family, "include": list(c.include), "exclude": list(c.exclude)} for c in snapshot.covers
+                {"family": c.family, "include": list(c.include), "exclude": list(c.exclude), "interface": c.interface}
+                for c in snapshot.covers
             ],
             "entries": {path: entry_to_json(entry) for path, entry in snapshot.entries.items()},
         }
@@ -155,7 +166,7 @@ def snapshot_from_json(data: bytes, what: str) -> Snapshot:
     try:
         entries = {path: entry_from_json(plain) for path, plain in document["entries"].items()}
         covers = tuple(
-            Cover(c["family"], tuple(c["include"]), tuple(c["exclude"])) for c in document["covers"]
+            Cover(c["family"], tuple(c["include"]), tuple(c["exclude"]), c["interface"]) for c in document["covers"]
         )
         for path in (*entries, *(pattern for cover in covers for pattern in cover.include)):
             if not path or any(part in ("", ".", "..") for part in path.split("/")) or "\0" in path:
@@ -167,7 +178,8 @@ def snapshot_from_json(data: bytes, what: str) -> Snapshot:
             boot_id=document["boot_id"],
             covers=covers,
             entries=entries,
-            label=document.get("label", ""),
+            label=document["label"],
+            serial=document["serial"],
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Corrupt(f"{what}: makes no sense: {error!r}") from None

@@ -27,7 +27,7 @@ from snapcore.files import raw, shown, split
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from snapcore.state import Entry, Snapshot
@@ -37,7 +37,6 @@ RECORD = b"open"
 PENDING = b".open"
 ENDED = {"commit": b".committed", "rollback": b".rolled-back"}
 """What a record becomes by each verb, until it is tidied away."""
-MANIFEST = b"manifest.json"
 TRANSACTION = "transaction-"
 """Names of the snapshots that belong to transactions begin with this."""
 LOCK_WAIT_S = 5.0
@@ -59,6 +58,8 @@ class Record(NamedTuple):
 
     id: str
     snapshot: str
+    manifest: str
+    """The manifest's name: a transaction that tracks writes a new one at each `touch`."""
     manifest_sha256: str
     """Of the manifest's bytes."""
     owner: Owner
@@ -72,6 +73,14 @@ class Record(NamedTuple):
     failures: int = 0
     """How many rollbacks in a row did not succeed."""
     last_failure: str = ""
+    purpose: str = ""
+    """The verb that the transaction is part of; '' if it is one of its own."""
+    track: bool = False
+    policy: str = "restore"
+    touched: Sequence[str] = ()
+    """Paths that `touch` announced."""
+    deadline: str = ""
+    """UTC, ISO 8601; '' for none."""
 
     def to_json(self) -> bytes:
         from snapcore.state import FORMAT, seal
@@ -214,7 +223,7 @@ class Store:
         folder = self._folder()
         files.remove(folder, PENDING)
         files.write_file(folder, PENDING, record.to_json())
-        self._sync()
+        self.sync()
         os.rename(PENDING, RECORD, src_dir_fd=folder, dst_dir_fd=folder)
         os.fsync(folder)
 
@@ -252,6 +261,8 @@ class Store:
     def ended(self, verb: str) -> Record | None:
         """The transaction that an interrupted `verb` has ended and not tidied away. Made durable now."""
         folder = self._folder()
+        if verb not in ENDED:
+            return None
         try:
             data = files.read_file(folder, ENDED[verb])
         except FileNotFoundError:
@@ -259,7 +270,7 @@ class Store:
         os.fsync(folder)
         return record_from_json(data, f"{self.place}/{ENDED[verb].decode()}")
 
-    def _sync(self) -> None:
+    def sync(self) -> None:
         """Makes the store durable, with the folders that it is in."""
         folder = self._folder()
         try:
@@ -283,7 +294,7 @@ class Store:
         os.mkdir(raw(name), 0o700, dir_fd=parent)
         return Writer(files.Tree(fd=os.open(raw(name), files.FOLDER, dir_fd=parent)))
 
-    def snapshot(self, name: str, sha256: str = "") -> Reader:
+    def snapshot(self, name: str, sha256: str = "", manifest: str = "manifest.json") -> Reader:
         """A snapshot, its manifest checked (and against `sha256`, if that is given); `Corrupt`, `OSError`."""
         import hashlib
 
@@ -292,15 +303,34 @@ class Store:
         what = f"{self.place}/snapshots/{shown(name)}"
         try:
             tree = files.Tree(fd=os.dup(self._folder(f"snapshots/{name}")))
-            data = files.read_file(tree.folder(""), MANIFEST)
+            data = files.read_file(tree.folder(""), raw(manifest))
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.EINVAL, errno.ENXIO, *files.NOT_A_FOLDER):
-                raise Corrupt(f"{what}/manifest.json: missing") from None
+                raise Corrupt(f"{what}/{manifest}: missing") from None
             raise
-        snapshot = snapshot_from_json(data, f"{what}/manifest.json")
+        snapshot = snapshot_from_json(data, f"{what}/{manifest}")
         if sha256 and hashlib.sha256(data).hexdigest() != sha256:
-            raise Corrupt(f"{what}/manifest.json: is not the one that the transaction was begun with")
+            raise Corrupt(f"{what}/{manifest}: is not the one that the transaction was begun with")
         return Reader(tree, snapshot, what)
+
+    def exists(self) -> bool:
+        """Whether there is a store at all."""
+        return self._open() is not None
+
+    def publish(self, name: str) -> None:
+        """Gives a finished snapshot, written under a dot and its name, its name: durably, in one step."""
+        self.sync()
+        folder = self._folder("snapshots")
+        os.rename(raw("." + name), raw(name), src_dir_fd=folder, dst_dir_fd=folder)
+        os.fsync(folder)
+
+    def delete(self, name: str) -> None:
+        """Removes a snapshot: whole until one instant, and then gone. `FileNotFoundError` if there is none."""
+        folder = self._folder("snapshots")
+        files.remove(folder, raw("." + name))
+        os.rename(raw(name), raw("." + name), src_dir_fd=folder, dst_dir_fd=folder)
+        os.fsync(folder)
+        files.remove(folder, raw("." + name))
 
     def names(self, under: str = "snapshots") -> list[str]:
         """Names in a folder of the store, temporary ones left out."""
@@ -332,6 +362,16 @@ class Store:
             for each in inside:
                 if each.startswith(".") or (each.startswith(TRANSACTION) and each != keep):
                     self.discard(each, under)
+
+    def tidy_manifests(self, record: Record) -> None:
+        """Removes the manifests that the record no longer names. What can't go now goes with the snapshot."""
+        try:
+            folder = self._folder(f"snapshots/{record.snapshot}")
+            for name in files.names(folder):
+                if name.startswith("manifest") and name != record.manifest:
+                    files.remove(folder, raw(name))
+        except OSError:
+            pass
 
     def archive(self, write: Callable[[Writer], None]) -> str:
         """Keeps what `write` puts into a new folder of the archive, and of the old ones so many; its name."""
@@ -373,14 +413,24 @@ class Writer:
         else:
             files.write_file(above, raw(name), data, entry.mode & 0o700 | 0o600)
 
-    def manifest(self, snapshot: Snapshot) -> str:
-        """Writes the manifest; the SHA-256 of its bytes."""
+    def put_again(self, path: str, entry: Entry, data: bytes) -> None:
+        """`put`, over what an interrupted call may have left."""
+        folder, name = split(path)
+        files.remove(self._tree.make_folders(files.join("files", folder), 0o700), raw(name))
+        self.put(path, entry, data)
+
+    def manifest(self, snapshot: Snapshot, name: str = "manifest.json") -> str:
+        """Writes the manifest, over what an interrupted call may have left; the SHA-256 of its bytes."""
         import hashlib
 
         from snapcore.state import snapshot_to_json
 
         data = snapshot_to_json(snapshot)
-        files.write_file(self._tree.folder(""), MANIFEST, data)
+        try:
+            files.write_file(self._tree.folder(""), raw(name), data)
+        except FileExistsError:
+            files.remove(self._tree.folder(""), raw(name))
+            files.write_file(self._tree.folder(""), raw(name), data)
         return hashlib.sha256(data).hexdigest()
 
     def close(self) -> None:
@@ -411,6 +461,10 @@ class Reader:
         if len(data) != entry.size or hashlib.sha256(data).hexdigest() != entry.sha256:
             raise Corrupt(f"{where}: torn or altered: its SHA-256 is another one")
         return data
+
+    def add(self) -> Writer:
+        """Adds to the snapshot. The writer lasts as long as this reader and needs no closing."""
+        return Writer(self._tree)
 
     def check(self) -> None:
         """Reads every saved file; `Corrupt` names the first that is not as it was saved."""

@@ -1,27 +1,46 @@
-"""begin, commit, rollback, boot: one verb each, over a host and a store."""
+"""begin, touch, commit, rollback, boot: one verb each, over a host and a store."""
 
 from __future__ import annotations
 
 import os
 from typing import NamedTuple
 
-from snapcore import phase, profiles, state
-from snapcore.errors import Corrupt, Incomplete, NotOwner, NotSaved, SnapcoreError
-from snapcore.host import Host, differences
-from snapcore.store import ARCHIVE_BYTES, Owner, Record, Store
+from snapcore import phase, profiles, restore, state
+from snapcore.errors import Corrupt, ForeignChange, Incomplete, NotOwner, NotSaved, SnapcoreError, Usage
+from snapcore.files import shown
+from snapcore.host import covered
+from snapcore.store import Owner, Record
 from snapcore.words import boot_id, caller, hashed, held_by, now, reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from snapcore.diff import Difference
-    from snapcore.host import Found, Trouble
-    from snapcore.state import Cover
-    from snapcore.store import Reader, Writer
+    from snapcore.host import Found, Host
+    from snapcore.state import Cover, Entry
+    from snapcore.store import Reader, Store
 
-ROUNDS = 2
-"""How often a rollback compares and restores before it says what still differs."""
+RESTORE, KEEP, FAIL = "restore", "keep-external", "fail"
+POLICIES = (RESTORE, KEEP, FAIL)
+"""What a rollback does with changes that nobody announced by `touch`, where at least one was announced."""
+
+
+class Terms(NamedTuple):
+    """How a transaction is begun."""
+
+    label: str = ""
+    token: str = ""
+    """Chosen by the caller; '' for a random one."""
+    require_token: bool = False
+    track: bool = False
+    """Save a file only when `touch` announces its first change."""
+    policy: str = RESTORE
+    purpose: str = ""
+    """The verb that this transaction is part of (`load NAME`); '' if it is a transaction of its own."""
+
+
+DEFAULT_TERMS = Terms()
 
 
 class Claim(NamedTuple):
@@ -43,7 +62,8 @@ class Begun(NamedTuple):
 class Committed(NamedTuple):
     """What `commit` ended."""
 
-    record: Record
+    record: Record | None
+    """None where there was no sound one."""
     notes: list[str]
 
 
@@ -58,15 +78,7 @@ class RolledBack(NamedTuple):
 # Saving.
 
 
-def begin(
-    host: Host,
-    store: Store,
-    covers: Sequence[Cover],
-    *,
-    label: str = "",
-    token: str = "",
-    require_token: bool = False,
-) -> Begun:
+def begin(host: Host, store: Store, covers: Sequence[Cover], terms: Terms = DEFAULT_TERMS) -> Begun:
     """Saves the configuration and opens a transaction; `WrongState` if one is open, `NotSaved` if it can't be saved.
 
     The transaction is open from the rename in `Store.arm` on. Whatever fails, nothing is armed.
@@ -78,12 +90,17 @@ def begin(
         if store.has_record():
             _refuse_second(store)
         store.sweep()
-        name = store.free_name()
-        record = _new_record(name, label, token := token or os.urandom(8).hex(), require_token)
+        return arm(host, store, covers, terms)
     except OSError as error:
         raise NotSaved(f"could not save the configuration, nothing is armed: {reason(error)}") from error
+
+
+def arm(host: Host, store: Store, covers: Sequence[Cover], terms: Terms) -> Begun:
+    """`begin`, where the store is locked and swept and nothing is open."""
+    token = terms.token or os.urandom(8).hex()
+    record = _new_record(store.free_name(), token, terms)
     try:
-        sha256, saved = _save(host, store, covers, record, label)
+        sha256, saved = _save(host, store, covers, record)
         record = record._replace(manifest_sha256=sha256)
         store.arm(record)
     except BaseException as error:
@@ -111,40 +128,92 @@ def _disarm(store: Store, record: Record) -> str:
     return ", nothing is armed"
 
 
-def _new_record(snapshot: str, label: str, token: str, require_token: bool) -> Record:
+def _new_record(snapshot: str, token: str, terms: Terms) -> Record:
     return Record(
         id=os.urandom(8).hex(),
         snapshot=snapshot,
+        manifest="manifest.json",
         manifest_sha256="",
         owner=Owner(os.getuid(), os.getppid(), caller()),
         token_sha256=hashed(token),
-        require_token=require_token,
-        label=label,
+        require_token=terms.require_token,
+        label=terms.label,
         since=now(),
         boot_id=boot_id(),
         phase=phase.OPEN,
+        purpose=terms.purpose,
+        track=terms.track,
+        policy=terms.policy,
     )
 
 
-def _save(host: Host, store: Store, covers: Sequence[Cover], record: Record, label: str) -> tuple[str, int]:
-    """Writes the snapshot; (hash of its manifest, number of files and links)."""
+def _save(host: Host, store: Store, covers: Sequence[Cover], record: Record) -> tuple[str, int]:
+    """Writes the transaction's snapshot; (hash of its manifest, number of files and links)."""
     writer = store.create(record.snapshot)
     try:
+        empty = state.Snapshot(record.snapshot, record.id, record.since, record.boot_id, (), {}, record.label)
+        if record.track:
+            return writer.manifest(empty), 0
         resolved = host.resolve(covers)
         found = host.scan(resolved, keep=writer.put)
-        entries = {path: entry for path, entry in found.entries.items() if entry.kind != state.OTHER}
-        snapshot = state.Snapshot(
-            name=record.snapshot,
-            id=record.id,
-            created=record.since,
-            boot_id=record.boot_id,
-            covers=tuple(resolved),
-            entries=entries,
-            label=label,
-        )
-        return writer.manifest(snapshot), sum(entry.kind != state.FOLDER for entry in entries.values())
+        entries = saved_entries(found)
+        sha256 = writer.manifest(empty._replace(covers=tuple(resolved), entries=entries))
+        return sha256, sum(entry.kind != state.FOLDER for entry in entries.values())
     finally:
         writer.close()
+
+
+def saved_entries(found: Found) -> dict[str, Entry]:
+    """What of a scan is configuration."""
+    return {path: entry for path, entry in found.entries.items() if entry.kind != state.OTHER}
+
+
+def touch(host: Host, store: Store, paths: Iterable[str], claim: Claim) -> Record:
+    """Announces that the transaction's owner is about to change `paths` (relative to the root).
+
+    They count as its own from now on. In a transaction that tracks, their state is saved now, if it is not yet;
+    `NotSaved` if that fails, and nothing is announced then.
+    """
+    record, ended = _locked_record(store, "touch")
+    assert not ended
+    check_claim(record, claim, "touch")
+    phase.after(record.phase, "touch")
+    wanted = [path for path in dict.fromkeys(paths) if path not in record.touched]
+    try:
+        record = _save_touched(host, store, record, wanted)
+        record = record._replace(touched=[*record.touched, *wanted])
+        store.rewrite(record)
+    except OSError as error:
+        raise NotSaved(f"could not save before the change: {reason(error)}") from error
+    store.tidy_manifests(record)
+    return record
+
+
+def _save_touched(host: Host, store: Store, record: Record, paths: list[str]) -> Record:
+    """Saves those of `paths` that are not saved yet in a new manifest beside the old one.
+
+    The record that names it is given back, and still to be written.
+    """
+    reader = store.snapshot(record.snapshot, record.manifest_sha256, record.manifest)
+    try:
+        before = reader.snapshot
+        new = tuple(state.escaped(path) for path in paths if not covered(path, before.covers))
+        if not new:
+            return record
+        covers = host.resolve([state.Cover("touched", new)])
+        writer = reader.add()
+        found = host.scan(covers, keep=writer.put_again)
+        after = before._replace(
+            covers=(*before.covers, *(cover for cover in covers if cover.include)),
+            entries={**saved_entries(found), **before.entries},
+        )
+        number = int("0" + "".join(c for c in record.manifest if c.isdigit())) + 1
+        name = f"manifest-{number:06}.json"
+        sha256 = writer.manifest(after, name)
+        store.sync()
+        return record._replace(manifest=name, manifest_sha256=sha256)
+    finally:
+        reader.close()
 
 
 # Ending.
@@ -156,31 +225,41 @@ def commit(host: Host, store: Store, claim: Claim) -> Committed:
     What is on the disk now is made durable first: a power cut after `commit` must not bring back old files, or
     leave empty ones.
     """
-    record, ended = _locked_record(store, "commit")
-    if ended:
-        return Committed(record, _tidy(store))
-    _check_claim(record, claim, "commit")
-    phase.after(record.phase, "commit", force=claim.force)
     try:
-        found = host.scan(_covers(host, store, record))
+        record, ended = _locked_record(store, "commit")
+    except Corrupt:
+        if not (claim.force and os.getuid() == 0):
+            raise
+        return end_commit(host, store, None)
+    if ended:
+        return Committed(record, tidy(store))
+    check_claim(record, claim, "commit")
+    phase.after(record.phase, "commit", force=claim.force)
+    return end_commit(host, store, record)
+
+
+def end_commit(host: Host, store: Store, record: Record | None) -> Committed:
+    """The end of a commit, where all is allowed."""
+    try:
+        found = host.scan(_covers(host, store, record), go_on=True)
         host.sweep(found.entries)
         host.sync(found)
         store.end("commit")
     except OSError as error:
         raise SnapcoreError(f"could not commit, the transaction stays open: {reason(error)}") from error
-    return Committed(record, _tidy(store))
+    return Committed(record, tidy(store))
 
 
-def _covers(host: Host, store: Store, record: Record) -> Sequence[Cover]:
+def _covers(host: Host, store: Store, record: Record | None) -> Sequence[Cover]:
     """What the transaction covers. Who wants to keep the new configuration needs no sound copy of the old one."""
     try:
-        reader = store.snapshot(record.snapshot, record.manifest_sha256)
+        if record is not None:
+            reader = store.snapshot(record.snapshot, record.manifest_sha256, record.manifest)
+            reader.close()
+            return reader.snapshot.covers
     except Corrupt:
-        return host.resolve(profile.cover() for profile in profiles.chosen(()))
-    try:
-        return reader.snapshot.covers
-    finally:
-        reader.close()
+        pass
+    return host.resolve(profile.cover() for profile in profiles.chosen(()))
 
 
 def rollback(host: Host, store: Store, claim: Claim) -> RolledBack:
@@ -190,20 +269,24 @@ def rollback(host: Host, store: Store, claim: Claim) -> RolledBack:
     """
     record, ended = _locked_record(store, "rollback")
     if ended:
-        return RolledBack(record, [], _tidy(store))
-    _check_claim(record, claim, "rollback")
-    return _roll_back(host, store, record)
+        return RolledBack(record, [], tidy(store))
+    check_claim(record, claim, "rollback")
+    policy = RESTORE if claim.force else record.policy
+    return roll_back(host, store, record, policy)
 
 
 def boot(host: Host, store: Store) -> RolledBack | None:
-    """Rolls an open transaction back, whoever holds it. Without one nothing is written, and None returned."""
+    """Rolls an open transaction back, whoever holds it. Without one nothing is written, and None returned.
+
+    Nobody is there to decide about changes from outside: `fail` is `restore` here.
+    """
     if not store.has_record():
         return None
     store.lock()
     record = store.record()
     if record is None:
         return None
-    return _roll_back(host, store, record)
+    return roll_back(host, store, record, RESTORE if record.policy == FAIL else record.policy)
 
 
 def _locked_record(store: Store, verb: str) -> tuple[Record, bool]:
@@ -222,7 +305,7 @@ def _locked_record(store: Store, verb: str) -> tuple[Record, bool]:
     raise AssertionError("the table lets no verb of these pass")
 
 
-def _check_claim(record: Record, claim: Claim, verb: str) -> None:
+def check_claim(record: Record, claim: Claim, verb: str) -> None:
     """`NotOwner` unless the caller may end the transaction."""
     if claim.force and os.getuid() in (0, record.owner.uid):
         return
@@ -236,138 +319,109 @@ def _check_claim(record: Record, claim: Claim, verb: str) -> None:
         raise NotOwner(f"{verb}: not yours without its token (--token) or, as root, --force: {held_by(record)}")
 
 
-def _roll_back(host: Host, store: Store, record: Record) -> RolledBack:
+def roll_back(host: Host, store: Store, record: Record, policy: str = RESTORE) -> RolledBack:
+    """The work of `rollback` and `boot`, with the store locked."""
     phase.after(record.phase, "rollback")
-    reader = store.snapshot(record.snapshot, record.manifest_sha256)
+    reader = store.snapshot(record.snapshot, record.manifest_sha256, record.manifest)
+    work = _Rollback(host, store, record, reader)
     try:
         reader.check()
-        work = _Rollback(host, store, record, reader)
-        try:
-            work.restore()
-            work.finish()
-        except (OSError, Incomplete) as error:
-            work.note_failure(error)
-            if isinstance(error, OSError):
-                raise Incomplete(f"rollback incomplete, the transaction stays open: {reason(error)}") from error
-            raise
+        spared = work.spared(policy)
+        given = restore.give_back(
+            host, reader.snapshot.covers, work.saved, reader.content, work.before_placing, spared
+        )
+        host.sync(given.found)
+        store.end("rollback")
+    except OSError as error:
+        work.note_failure(error)
+        raise Incomplete(f"rollback incomplete, the transaction stays open: {reason(error)}") from error
+    except Incomplete as error:
+        work.note_failure(error)
+        message = f"rollback incomplete, the transaction stays open; {error}"
+        raise Incomplete(message, error.differences) from error
     finally:
         reader.close()
-    work.notes.extend(_tidy(store))
-    return RolledBack(record, work.undone, work.notes)
+    return RolledBack(record, given.undone, [*work.notes, *tidy(store)])
+
+
+def undo_entries(record: Record, entries: dict[str, Entry]) -> dict[str, Entry]:
+    """What a rollback gives back: after another boot not what lay in /run, which begins empty."""
+    if record.boot_id == boot_id():
+        return entries
+    return {path: entry for path, entry in entries.items() if not path.startswith("run/") and path != "run"}
 
 
 class _Rollback:
-    """compare → difference → restore → compare again, until nothing differs; then the end, durably."""
+    """What a rollback keeps about itself."""
 
     def __init__(self, host: Host, store: Store, record: Record, reader: Reader) -> None:
         self.host = host
         self.store = store
         self.record = record
         self.reader = reader
-        self.saved = {
-            path: entry
-            for path, entry in reader.snapshot.entries.items()
-            if record.boot_id == boot_id() or not path.startswith("run/")  # /run begins empty at every boot
-        }
-        self.undone: list[Difference] = []
+        self.saved = undo_entries(record, reader.snapshot.entries)
         self.notes: list[str] = []
-        self.found: Found | None = None
 
-    def compare(self) -> tuple[Found, list[Difference]]:
-        found = self.host.scan(self.reader.snapshot.covers, known=self.saved, go_on=True)
-        return found, differences(self.saved, found)
+    def spared(self, policy: str) -> frozenset[str]:
+        """The paths that were changed from outside and are left so; `ForeignChange` where the policy is `fail`."""
+        if self.record.track or self.record.phase == phase.ROLLING_BACK:
+            return frozenset()
+        if not self.record.touched:
+            if policy != RESTORE:
+                self.notes.append(f"no change was announced (`touch`): all count as the transaction's, not `{policy}`")
+            return frozenset()
+        _, left = restore.compare(self.host, self.reader.snapshot.covers, self.saved)
+        foreign = [each for each in left if each.path not in self.record.touched]
+        if not foreign:
+            return frozenset()
+        if policy == FAIL:
+            listed = ", ".join(str(each) for each in foreign)
+            raise ForeignChange(f"changed by others, nothing was done (--force restores all the same): {listed}")
+        word = "kept" if policy == KEEP else "restored too"
+        self.notes.extend(f"changed by others, {word}: {each}" for each in foreign)
+        return frozenset(each.path for each in foreign) if policy == KEEP else frozenset()
 
-    def restore(self) -> None:
-        """Restores in at most `ROUNDS` rounds; `Incomplete` if something still differs."""
-        found, left = self.compare()
-        self.undone = left
-        troubles: list[Trouble] = []
-        for number in range(ROUNDS):
-            self.host.sweep(found.entries)
-            if not left:
-                break
-            troubles = self.host.restore(left, self.reader.content, self._before_placing(number, left))
-            found, left = self.compare()
-            left = [each for each in left if not _is_foreign_folder(each)]
-        problems = [str(each) for each in left]
-        problems += [str(each) for each in dict.fromkeys((*(troubles if left else ()), *found.troubles))]
-        if problems:
-            raise Incomplete("rollback incomplete, the transaction stays open; what differs:", problems)
-        self.found = found
+    def before_placing(self, undone: list[Difference]) -> None:
+        """Marks the rollback as begun: from here on the configuration may be a mixture.
 
-    def _before_placing(self, number: int, left: list[Difference]) -> Callable[[], None]:
-        def prepare() -> None:
-            if number > 0:
-                return
-            self._mark()
-            self._archive(left)
-
-        return prepare
-
-    def _mark(self) -> None:
-        """From here on the configuration may be a mixture. A disk without room for the mark is rolled back all the
-        same: to be reachable again counts for more than a refused `commit`."""
-        if self.record.phase == phase.ROLLING_BACK:
-            return
-        marked = self.record._replace(phase=phase.ROLLING_BACK)
-        try:
-            self.store.rewrite(marked)
-            self.record = marked
-        except OSError as error:
-            self.notes.append(f"could not mark the rollback as begun: {reason(error)}")
-
-    def _archive(self, left: list[Difference]) -> None:
-        """Keeps what is about to be discarded, if there is room."""
-        discarded = {each.path: each.new for each in left if each.new is not None and each.new.kind in ("file", "link")}
-        if not discarded or sum(entry.size for entry in discarded.values()) > ARCHIVE_BYTES:
-            return
-
-        def write(writer: Writer) -> None:
-            kept: dict[str, state.Entry] = {}
-
-            def keep(path: str, entry: state.Entry, data: bytes) -> None:
-                if path in discarded:
-                    kept[path] = entry
-                    writer.put(path, entry, data)
-
-            host = Host(self.host.root)  # descriptors of its own: those of the restore stay what they are
+        A disk without room for the mark is rolled back all the same: to be reachable again counts for more than a
+        refused `commit`.
+        """
+        if self.record.phase != phase.ROLLING_BACK:
+            marked = self.record._replace(phase=phase.ROLLING_BACK)
             try:
-                host.scan(self.reader.snapshot.covers, keep=keep, go_on=True)
-            finally:
-                host.close()
-            snapshot = self.reader.snapshot
-            writer.manifest(snapshot._replace(name="discarded", created=now(), entries=kept))
-
-        try:
-            self.store.archive(write)
-        except OSError as error:
-            self.notes.append(f"what was rolled back is not kept in the archive: {reason(error)}")
-
-    def finish(self) -> None:
-        """Makes what was given back durable, and only then ends the transaction."""
-        assert self.found is not None
-        self.host.sweep(self.found.entries)
-        self.host.sync(self.found)
-        self.store.end("rollback")
+                self.store.rewrite(marked)
+                self.record = marked
+            except OSError as error:
+                self.notes.append(f"could not mark the rollback as begun: {reason(error)}")
+        self.notes.extend(restore.archive(self.host, self.store, self.reader.snapshot, undone))
 
     def note_failure(self, error: Exception) -> None:
         """Counts the failure in the record, where that can be written."""
         failed = self.record._replace(failures=self.record.failures + 1, last_failure=f"{now()}: {reason(error)}")
         try:
-            self.store.rewrite(failed)
+            if self.store.has_record():
+                self.store.rewrite(failed)
         except OSError:
             pass  # the disk that made the rollback fail is the disk of the record
 
 
-def _is_foreign_folder(difference: Difference) -> bool:
-    """A folder that was not there at `begin` and can't go because it holds what is not configuration."""
-    return difference.old is None and difference.new is not None and difference.new.kind == state.FOLDER
-
-
-def _tidy(store: Store) -> list[str]:
+def tidy(store: Store) -> list[str]:
     """After the end: what is left of the transaction. The next call tries again where this one fails."""
     try:
         store.sweep()
     except OSError as error:
         return [f"could not tidy up {store.place} (the next call tries again): {reason(error)}"]
     return []
+
+
+def path_below(root: str, path: str) -> str:
+    """A path that a user gives (absolute on the host, or below the current folder) as one relative to the root."""
+    absolute = os.path.abspath(path)
+    top = os.path.abspath(root)
+    if top != "/" and (absolute + "/").startswith(top + "/"):
+        absolute = absolute[len(top) :]
+    relative = absolute.strip("/")
+    if "/" not in relative:
+        raise Usage(f"{shown(path)}: a file in a folder below {shown(top)} is wanted")
+    return relative

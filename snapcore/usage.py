@@ -46,20 +46,42 @@ COMMON = (
     Option("--help", "print this"),
 )
 
+LABEL = Option("--label", "a word for people, shown by status and list", "TEXT")
+
 VERBS = (
     Verb(
         "begin",
         "save the configuration and open a transaction",
         (
-            Option("--label", "a word for people, shown by status", "TEXT"),
+            LABEL,
             Option("--require-token", "ask everyone for the token, the same user too"),
+            Option("--track", "save nothing now, but each file when `touch` announces its first change"),
+            Option(
+                "--policy",
+                "what a rollback does with changes that were not announced, where some were: restore (the default),"
+                " keep-external, or fail",
+                "POLICY",
+            ),
         ),
     ),
+    Verb("touch", "announce a change to files (and, after begin --track, save them)", (), ("FILE...",)),
     Verb("commit", "keep the configuration as it is now"),
     Verb("confirm", "commit a transaction that has a deadline"),
     Verb("rollback", "give the saved configuration back"),
     Verb("status", "tell whether a transaction is open (exit status 0) or none (3)"),
+    Verb("diff", "compare with a snapshot (0: equal, 1: differs)", (), ("[NAME]", "[OTHER]")),
+    Verb("plan", "print what a rollback, or a load of NAME, would do", (), ("[NAME]",)),
     Verb("boot", "roll an open transaction back; run before networking starts"),
+    Verb("save", "save the configuration under a name", (LABEL,), ("NAME",)),
+    Verb("list", "list the named snapshots"),
+    Verb("show", "list what a snapshot (of the open transaction, or NAME) holds", (), ("[NAME]",)),
+    Verb("load", "make the configuration what it was when NAME was saved", (), ("NAME",)),
+    Verb("delete", "delete a named snapshot", (), ("NAME",)),
+    Verb(
+        "prune",
+        "delete all named snapshots but the newest",
+        (Option("--keep", "how many are kept (10)", "NUMBER"),),
+    ),
 )
 
 
@@ -78,6 +100,9 @@ class Arguments:
         self.version = False
         self.help = False
         self.require_token = False
+        self.track = False
+        self.policy = "restore"
+        self.keep = "10"
 
 
 def parse(words: list[str]) -> Arguments:
