@@ -30,7 +30,7 @@ def unit(session: nox.Session) -> None:
     """Tests without namespaces: seconds, no root."""
     prepare(session)
     junit = f"--junitxml={results(session, '.xml')}"
-    session.run("pytest", "-q", junit, "tests/snapcore", "tests/sim", *session.posargs)
+    session.run("pytest", "-q", "-n", "auto", junit, "tests/snapcore", "tests/sim", *session.posargs)
 
 
 @nox.session
