@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,7 @@ from sim.stacks.ifcfg.kernel import Kernel
 from sim.stacks.ifcfg.model import FOLDER
 from sim.stacks.ifcfg.record import Records
 
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.world,
-    pytest.mark.skipif(os.geteuid() != 0, reason="making a network namespace needs root"),
-]
+pytestmark = pytest.mark.root
 
 DATA = Path(__file__).parents[1] / "data" / "ifcfg"
 CASES = {path.stem: YAML(typ="safe", pure=True).load(path.read_text()) for path in sorted(DATA.glob("*.yaml"))}
@@ -35,6 +30,11 @@ USUAL = {
 }
 SERVER = "DEVICE=eth0\nIPADDR=192.0.2.10\nPREFIX=24\n"
 OTHER = "DEVICE=eth1\nIPADDR=198.51.100.10\nPREFIX=24\n"
+
+
+@pytest.fixture(autouse=True)
+def _iproute2(need: Callable[[str], str]) -> None:
+    need("ip")
 
 
 def shown(machine: Machine, before: Mapping[str, Any]) -> dict[str, Any]:

@@ -51,12 +51,14 @@ def _text(path: Path, shown: str, messages: list[Message]) -> str | None:
     except OSError as error:
         messages.append(Message(f"cannot be opened: {error.strerror}; left out", shown))
         return None
-    with open(descriptor, "rb") as file:
+    try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            messages.append(Message("is no regular file; left out", shown))
+            messages.append(Message("is no regular file; left out", shown, failed=False))
             return None
-        try:
+        with open(descriptor, "rb", closefd=False) as file:
             return file.read().decode("utf-8", "surrogateescape")
-        except OSError as error:
-            messages.append(Message(f"cannot be read: {error.strerror}; left out", shown))
-            return None
+    except OSError as error:
+        messages.append(Message(f"cannot be read: {error.strerror}; left out", shown))
+        return None
+    finally:
+        os.close(descriptor)
