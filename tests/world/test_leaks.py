@@ -84,7 +84,7 @@ def test_sigkill_at_any_time_leaves_nothing(tmp_path: Path) -> None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(chance.uniform(0.05, 3.0))
             theirs = {space for space in namespaces_of(mark) if space.startswith("pid:")} - {ours}
-                killed_at = time.clock_gettime(time.CLOCK_BOOTTIME)
+            killed_at = time.clock_gettime(time.CLOCK_BOOTTIME)
             process.send_signal(signal.SIGKILL)
             assert process.stderr is not None
             assert select.select([process.stderr], [], [], 10)[0], "some process of the run outlived it"
