@@ -217,12 +217,10 @@ def test_what_is_no_readable_file_is_named(tmp_path: Path) -> None:
     assert configuration(files).interfaces[0].device == "eth0"
 
 
-WORDS = st.sampled_from(
-    "DEVICE IPADDR IPADDR0 PREFIX NETMASK GATEWAY MTU IPV6ADDR DNS1 TYPE BRIDGE VLAN DELAY STP METRIC HWADDR ADDRESS0 "
-    "NETMASK0 GATEWAY0 = = = = yes eth0 192.0.2.1 24 255.0.0.0 2001:db8::1/64 ' -1 Bridge via dev default table from "
-    "10.0.0.0/8 nexthop é ² ٣ %".split()
-    + ["\n", "\n", "\n", " ", '"']
-)
+TEXT = """DEVICE IPADDR IPADDR0 PREFIX NETMASK GATEWAY MTU IPV6ADDR DNS1 TYPE BRIDGE VLAN DELAY STP METRIC HWADDR
+ADDRESS0 NETMASK0 GATEWAY0 = = = = yes eth0 192.0.2.1 24 255.0.0.0 2001:db8::1/64 ' -1 Bridge via dev default table from
+10.0.0.0/8 nexthop é ² ٣ % 1_0 PHYSDEV"""
+WORDS = st.sampled_from([*TEXT.split(), "\n", "\n", "\n", " ", '"'])
 
 
 @given(st.lists(WORDS).map("".join), st.lists(WORDS).map(" ".join), st.lists(WORDS).map("".join))

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from sim.stacks.ifcfg import dhcp
-from sim.stacks.ifcfg.iproute import Route, Rule
+from sim.stacks.ifcfg.iproute import Route, Rule, is_number
 from sim.stacks.ifcfg.kernel import Kernel, Link, let_pass
 from sim.stacks.ifcfg.model import Interface
 from sim.stacks.ifcfg.record import Applied, Made, Records
@@ -445,7 +445,7 @@ def _bond_options(options: Sequence[tuple[str, str]], tell: Tell) -> dict[str, o
         names = _BOND_NAMES.get(name)
         if names and value in names:
             found[f"bond_{_BOND_ATTRIBUTES.get(name, name)}"] = names.index(value)
-        elif value.isdigit() and (names or name in _BOND_NUMBERS):
+        elif is_number(value) and (names or name in _BOND_NUMBERS):
             found[f"bond_{_BOND_ATTRIBUTES.get(name, name)}"] = int(value)
         else:
             tell(f"BONDING_OPTS: {name}={value} is not supported; left out")

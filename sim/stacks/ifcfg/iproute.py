@@ -6,6 +6,7 @@ Only what the laboratory can give to the kernel and read back; any other word is
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -101,12 +102,15 @@ class _Words:
         return self._words[self._at - 1]
 
 
+def is_number(text: str) -> bool:
+    """A few decimal digits and nothing else (str.isdigit also takes those of other scripts)."""
+    return text.isascii() and text.isdigit() and len(text) <= 20
+
+
 def number(text: str, what: str, low: int = 0, high: int = 2**32 - 1) -> int:
     """A number as `ip` reads it (decimal, 0x hexadecimal). Raises ValueError with what would be valid."""
-    try:
-        value = int(text, 16) if text.lower().startswith("0x") else int(text, 10)
-    except ValueError:
-        raise ValueError(f"{what} {text!r} is no number from {low} to {high}") from None
+    hexadecimal = re.fullmatch("0[xX][0-9a-fA-F]+", text)
+    value = int(text, 16) if hexadecimal else int(text) if is_number(text) else -1
     if not low <= value <= high:
         raise ValueError(f"{what} {text!r} is no number from {low} to {high}")
     return value
@@ -116,7 +120,7 @@ def named(text: str, what: str, names: Mapping[str, int], high: int = 255) -> in
     """A number or one of `names`. Raises ValueError."""
     if text in names:
         return names[text]
-    if not text[:1].isdigit():
+    if not is_number(text[:1]):
         raise ValueError(f"{what} {text!r} is not known (a number, or one of {', '.join(sorted(names))})")
     return number(text, what, 0, high)
 
@@ -139,7 +143,7 @@ def network(text: str, family: int, what: str, loose: bool = False) -> str:
     """
     if text in ("default", "any", "all"):
         return "default"
-    if family == 4 and text.partition("/")[0].isdigit():
+    if family == 4 and is_number(text.partition("/")[0]):
         raise ValueError(f"{what} {text!r} is no IPv4 network")
     try:
         value = ipaddress.ip_network(text, strict=False)
@@ -297,6 +301,6 @@ def read_tables(text: str) -> dict[str, int]:
     tables: dict[str, int] = {}
     for line in text.splitlines():
         words = line.partition("#")[0].split()
-        if len(words) == 2 and words[0].isdigit():
+        if len(words) == 2 and is_number(words[0]):
             tables[words[1]] = int(words[0])
     return tables

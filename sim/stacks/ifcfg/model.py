@@ -196,7 +196,7 @@ def default_prefix(address: str) -> int:
 
 def mask_prefix(text: str) -> int:
     """255.255.255.0 (or 24) -> 24. Raises ValueError."""
-    if text.isdigit() and int(text) <= 32:
+    if iproute.is_number(text) and int(text) <= 32:
         return int(text)
     try:
         bits = int(ipaddress.IPv4Address(text))
@@ -250,7 +250,7 @@ class _Reader:
         text = self.text(name)
         if not text:
             return None
-        if text.isascii() and text.isdigit() and low <= int(text) <= high:
+        if iproute.is_number(text) and low <= int(text) <= high:
             return int(text)
         self.tell(name, f"is no number from {low} to {high}; left out")
         return None
@@ -352,7 +352,7 @@ class _Reader:
             physdev, written = by_name.groups()
         elif not written and re.match(r"vlan[0-9]", one.device):
             written = one.device[len("vlan") :]
-        if not written.isdigit() or int(written) > 4094:
+        if not iproute.is_number(written) or int(written) > 4094:
             return self.skip(one, f"{written or one.device!r} gives no VLAN id from 0 to 4094; skipped", "VLAN")
         if not _is_device_name(physdev):
             return self.skip(one, f"PHYSDEV should be set for device {one.device}; skipped", "VLAN")
@@ -633,6 +633,6 @@ def _is_device_name(text: str) -> bool:
 
 
 def _prefix(text: str, high: int) -> int:
-    if text.isascii() and text.isdigit() and int(text) <= high:
+    if iproute.is_number(text) and int(text) <= high:
         return int(text)
     raise ValueError(f"is no prefix length from 0 to {high}")
