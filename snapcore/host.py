@@ -13,7 +13,7 @@ import os
 import stat
 from typing import NamedTuple
 
-from snapcore import diff, files, state
+from snapcore import diff, files, profiles, state
 from snapcore.files import join, raw, shown, split, text
 from snapcore.state import Cover, Entry
 
@@ -95,7 +95,7 @@ class Host:
         resolved = []
         for cover in covers:
             include: list[str] = []
-            for pattern in cover.include:
+            for pattern in (*cover.include, *self._sourced(cover.sources)):
                 folder, name = _literal_folder(pattern)
                 real, links = self.tree.resolve(folder)
                 include.extend(links)
@@ -104,8 +104,31 @@ class Host:
             for path, entry in self.scan([seen]).entries.items():
                 if entry.kind == state.LINK:
                     include.extend(self._led_to(path))
-            resolved.append(cover._replace(include=tuple(dict.fromkeys(include))))
+            resolved.append(cover._replace(include=tuple(dict.fromkeys(include)), sources=()))
         return resolved
+
+    def _sourced(self, sources: Iterable[str]) -> list[str]:
+        """The patterns that files name by `source` lines, and those named by what these reach, and so on."""
+        found: list[str] = []
+        todo = list(sources)
+        read: set[str] = set()
+
+        def keep(path: str, entry: Entry, data: bytes) -> None:
+            if entry.kind == state.LINK:
+                todo.append(self.tree.resolve(path)[0])
+            elif path not in read:
+                read.add(path)
+                new = profiles.sourced(data.decode("utf-8", "surrogateescape"), split(path)[0])
+                new = [pattern for pattern in new if pattern not in found]
+                found.extend(new)
+                todo.extend(new)
+
+        while todo:
+            pattern = todo.pop()
+            folder, name = _literal_folder(pattern)
+            if pattern.split("/")[0] not in files.VOLATILE and "/" in pattern:
+                self.scan([Cover("", (join(self.tree.resolve(folder)[0], name),))], keep=keep)
+        return found
 
     def _led_to(self, link: str) -> list[str]:
         """The further links, and the file (or the absence of one), that a link leads to."""
@@ -267,7 +290,7 @@ class _Scan:
                 self._failed(path, error)
                 continue
             if entry is not None and (entry.kind == state.FOLDER or not has_magic(parts[0])):
-                self.entries[path] = entry
+                self.entries[path] = entry  # a folder, or what stands where one is expected
             if entry is not None and entry.kind == state.FOLDER:
                 yield from self.folders(parts[1:], path)
 
@@ -281,8 +304,9 @@ class _Scan:
             return []
 
     def _folder_entry(self, path: str) -> Entry | None:
-        if path in self.entries:
-            return self.entries[path]
+        known = self.entries.get(path)
+        if known is not None and known.kind != state.OTHER:
+            return known
         try:
             fd = self.tree.folder(path)
         except OSError as error:
@@ -314,7 +338,8 @@ class _Scan:
                 present.update(n for n in known if fits(n, patterns, exclude))
         for name in sorted(present):
             path = join(folder, name)
-            if path in self.entries:
+            seen = self.entries.get(path)
+            if seen is not None and seen.kind != state.OTHER:  # one family's folder may be another one's file
                 continue
             try:
                 self._name(self.tree.folder(folder), raw(name), path)

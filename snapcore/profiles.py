@@ -7,6 +7,7 @@
     [files]
     include = …              ; absolute patterns, one a line; *, ? and […] match within one component
     exclude = *~ *.rpmsave   ; patterns of names that are never configuration
+    sources = …              ; files whose `source` and `source-directory` lines (interfaces(5)) name further ones
 
     [interface]
     name = ifcfg-(.+)        ; regular expression over the file's name; its first group is the interface
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 SUFFIX = ".ini"
-_KEYS = {"profile": {"about", "default"}, "files": {"include", "exclude"}, "interface": {"name"}}
+_KEYS = {"profile": {"about", "default"}, "files": {"include", "exclude", "sources"}, "interface": {"name"}}
 
 
 class Profile(NamedTuple):
@@ -38,9 +39,11 @@ class Profile(NamedTuple):
     include: tuple[str, ...]
     exclude: tuple[str, ...]
     interface: str = ""
+    sources: tuple[str, ...] = ()
 
     def cover(self) -> Cover:
-        return Cover(self.name, tuple(pattern.strip("/") for pattern in self.include), self.exclude, self.interface)
+        include, sources = (tuple(path.strip("/") for path in paths) for paths in (self.include, self.sources))
+        return Cover(self.name, include, self.exclude, self.interface, sources)
 
 
 def shipped() -> list[str]:
@@ -86,12 +89,32 @@ def parse(name: str, content: str, source: str) -> Profile:
             default=parser.getboolean("profile", "default", fallback=False),
             include=tuple(parser.get("files", "include").split()),
             exclude=tuple(parser.get("files", "exclude", fallback="").split()),
+            sources=tuple(parser.get("files", "sources", fallback="").split()),
             interface=_expression(parser.get("interface", "name", fallback="")),
         )
     except configparser.Error as error:
         raise Usage(f"profile {source}: {' '.join(str(error).split())}") from None
     except ValueError as error:
         raise Usage(f"profile {source}: {error}") from None
+
+
+def sourced(content: str, folder: str) -> list[str]:
+    """The patterns (relative to the root) that the `source` and `source-directory` lines of a file name.
+
+    As ifupdown has it (interfaces(5)): relative ones are below the file's own `folder`; of a folder, the names of
+    letters, digits, dashes and underscores count, which the pattern `*` includes. What a shell would have to
+    expand ($, ~, a command) is left out.
+    """
+    found = []
+    for line in content.replace("\\\n", " ").splitlines():
+        words = line.split()
+        if len(words) != 2 or words[0] not in ("source", "source-directory", "source-dir"):
+            continue
+        path = words[1] if words[1].startswith("/") else f"/{folder}/{words[1]}"
+        path = os.path.normpath(path).strip("/") + ("" if words[0] == "source" else "/*")
+        if "/" in path and not any(c in path for c in "$~`"):
+            found.append(path)
+    return found
 
 
 def _expression(written: str) -> str:

@@ -53,6 +53,8 @@ class Cover(NamedTuple):
     """Patterns of names that are never configuration."""
     interface: str = ""
     """Regular expression over a file's name; its first group is the interface that the file is about."""
+    sources: tuple[str, ...] = ()
+    """Files whose `source` lines name further ones. Followed once, by `Host.resolve`; () ever after."""
 
 
 def escaped(path: str) -> str:

@@ -328,7 +328,7 @@ def roll_back(host: Host, store: Store, record: Record, policy: str = RESTORE) -
         reader.check()
         spared = work.spared(policy)
         given = restore.give_back(
-            host, reader.snapshot.covers, work.saved, reader.content, work.before_placing, spared
+            host, work.covers, work.saved, reader.content, work.before_placing, spared
         )
         host.sync(given.found)
         store.end("rollback")
@@ -351,6 +351,14 @@ def undo_entries(record: Record, entries: dict[str, Entry]) -> dict[str, Entry]:
     return {path: entry for path, entry in entries.items() if not path.startswith("run/") and path != "run"}
 
 
+def undo_covers(record: Record, covers: Sequence[Cover]) -> Sequence[Cover]:
+    """As `undo_entries`, for what is covered: what this boot has put into /run is not the transaction's."""
+    if record.boot_id == boot_id():
+        return covers
+    kept = [[path for path in cover.include if not path.startswith("run/")] for cover in covers]
+    return [cover._replace(include=tuple(include)) for cover, include in zip(covers, kept)]
+
+
 class _Rollback:
     """What a rollback keeps about itself."""
 
@@ -360,6 +368,7 @@ class _Rollback:
         self.record = record
         self.reader = reader
         self.saved = undo_entries(record, reader.snapshot.entries)
+        self.covers = undo_covers(record, reader.snapshot.covers)
         self.notes: list[str] = []
 
     def spared(self, policy: str) -> frozenset[str]:
@@ -370,7 +379,7 @@ class _Rollback:
             if policy != RESTORE:
                 self.notes.append(f"no change was announced (`touch`): all count as the transaction's, not `{policy}`")
             return frozenset()
-        _, left = restore.compare(self.host, self.reader.snapshot.covers, self.saved)
+        _, left = restore.compare(self.host, self.covers, self.saved)
         foreign = [each for each in left if each.path not in self.record.touched]
         if not foreign:
             return frozenset()
