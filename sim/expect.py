@@ -104,21 +104,6 @@ def file_differences(old: State, new: State) -> list[str]:
     return lines
 
 
-def other_differences(old: State, changed: State, new: State) -> list[str]:
-    """Files that are no configuration (`others`): each must be as it was before the change or as it was after it.
-
-    What is not configuration is left alone; a mechanism may cover more than the stack reads; nothing is left over.
-    """
-    before, after, now = (_plain(state.get("others") or {}) for state in (old, changed, new))
-    kept = {path for path in now.keys() | after.keys() if now.get(path) == after.get(path)}
-    lines = file_differences({"files": _except(before, kept)}, {"files": _except(now, kept)})
-    return lines
-
-
-def _except(files: Mapping[str, Any], paths: Iterable[str]) -> dict[str, Any]:
-    return {path: entry for path, entry in files.items() if path not in set(paths)}
-
-
 def litter(old: State, between: Sequence[State], new: State) -> list[str]:
     """Files beside the configuration (`others`) that are neither as in `old` nor as in any State `between`.
 

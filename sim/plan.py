@@ -226,8 +226,6 @@ class _Planner:
         }.get(recovery or "")
         if acts is None:
             return []
-        if recovery == "rollback" and "kernel" not in self.mechanism.covers:
-            acts.append(Step("reload", self.subject))
         asked = "changed" if recovery == "commit" else "restored"
         return [*acts, _ask({asked: self.subject, "transaction": {self.subject: "none"}})]
 

@@ -113,8 +113,11 @@ def _judged(context: Context) -> list[str]:
 def _final(context: Context) -> None:
     """The always-on pictures: how it ended, and what one more reboot makes of it."""
     names = _judged(context)
-    for name in names:
+    outside = [name for name in names if name in context.dirty]
+    for name in outside:
         context.changed_picture(name)
+    if outside:  # changed outside of any transaction: that is how flows are to stay
+        context.flows("changed", context.probe(context.targets))
     references = {name: context.reference(name) for name in names}
     outcomes = _closing(context, "final", names, references, wanted_flows(context))
     if not names:

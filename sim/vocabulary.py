@@ -28,7 +28,13 @@ VERBS: dict[str, Verb] = {
     for verb in (
         Verb("begin", False, {"status": 0}, "the mechanism saves the configuration", product=True),
         Verb("commit", False, {"status": 0}, "the mechanism keeps the change", product=True),
-        Verb("rollback", False, {"status": 0}, "the mechanism gives back what it saved", product=True),
+        Verb(
+            "rollback",
+            False,
+            {"status": 0},
+            "the mechanism gives back what it saved; where it covers files only, the stack then reloads",
+            product=True,
+        ),
         Verb("confirm", False, {"status": 0}, "commit of a transaction with a deadline", product=True),
         Verb("save", False, {"name": _REQUIRED, "status": 0}, "save a named snapshot", product=True),
         Verb("load", False, {"name": _REQUIRED, "status": 0}, "give back a named snapshot", product=True),

@@ -41,8 +41,9 @@ class Lab:
             if not privileged and machine.root not in copies:
                 copies[machine.root] = copy_etc(machine.root, f"{sandbox.SCRATCH}/etc-{len(copies)}")
             disk = Disk(f"{sandbox.SCRATCH}/disks/{name}", machine.root, privileged, copies.get(machine.root))
-            programs = {path: FileText(text.encode(), 0o755) for path, text in stacks.get(machine.stack).programs.items()}
-            disk.format({**programs, **machine.files})
+            programs = stacks.get(machine.stack).programs
+            scripts = {path: FileText(text.encode(), 0o755) for path, text in programs.items()}
+            disk.format({**scripts, **machine.files})
             self.machines[name] = Machine(machine, disk, self.switches, self._boot, tell)
 
     def _boot(self, machine: MachinePlan) -> Boot:
