@@ -60,7 +60,7 @@ def run_all(
                 worker = running[key.fd]
                 if not _hear(worker, on_event):
                     selector.unregister(worker.reading)
-                    results[worker.index] = _finish(running.pop(worker.reading), on_event)
+                    results[worker.index] = _finish(running.pop(worker.reading))
             tick()
     finally:
         for worker in running.values():
@@ -80,7 +80,10 @@ def _start(index: int, plans: Sequence[Plan], journal: Path | None) -> _Worker:
         with os.fdopen(writing, "w", encoding="ascii", buffering=1) as out:
             execute(plan, lambda event: print(to_line(event), file=out))
 
-    keeper = sandbox.spawn(work)
+    def refused(why: str) -> None:
+        os.write(writing, f"{to_line(RunEnded(0.0, missing=why))}\n".encode("ascii"))
+
+    keeper = sandbox.spawn(work, refused)
     os.close(writing)
     worker = _Worker(index, keeper, reading)
     if journal is not None:
@@ -108,13 +111,9 @@ def _hear(worker: _Worker, on_event: Callable[[int, Event], None]) -> bool:
     return bool(data)
 
 
-def _finish(worker: _Worker, on_event: Callable[[int, Event], None]) -> list[Event]:
+def _finish(worker: _Worker) -> list[Event]:
     os.close(worker.reading)
-    _, status = os.waitpid(worker.keeper, 0)
-    if os.waitstatus_to_exitcode(status) == 3 and not worker.events:
-        event = RunEnded(0.0, missing="this machine cannot build a sandbox (namespaces are not allowed here)")
-        worker.events.append(event)
-        on_event(worker.index, event)
+    os.waitpid(worker.keeper, 0)
     if worker.journal is not None:
         worker.journal.close()
     return worker.events

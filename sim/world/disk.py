@@ -2,7 +2,8 @@
 
 As root one overlay covers the whole tree. An unprivileged user cannot put an overlay over `/` (it has locked mounts
 below): there each folder of `_FOLDERS` gets an overlay of its own, and /etc, whose files belong to a user that the
-namespace does not map, is copied once for each run, so that every file of it can be changed.
+namespace does not map, is copied once for each run, so that every file of it can be changed. In other folders of the
+tree files can be added; those of users that the namespace does not map can be replaced, not changed in place.
 
 The upper layer is written before anything is mounted: whiteouts and opaque folders (kernel:
 Documentation/filesystems/overlayfs.rst) make every family of network configuration start empty.
@@ -10,6 +11,8 @@ Documentation/filesystems/overlayfs.rst) make every family of network configurat
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import grp
 import os
 import pwd
@@ -19,7 +22,7 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from sim.errors import LabError
+from sim.errors import LabError, Missing
 from sim.scenario import FileText
 from sim.world import kernel
 
@@ -60,6 +63,8 @@ NO_FILES = (
 _FOLDERS = ("etc", "usr", "var", "opt", "root", "home", "srv", "boot")
 _FRESH = ("proc", "sys", "dev", "run", "tmp", "mnt", "media", "lost+found")
 _COMMON = ("var/lib", "var/log", "var/cache", "var/tmp", "var/spool", "usr/sbin", "usr/lib", "usr/local", "usr/bin")
+_RECORDS = ("var/lib", "var/log", "var/cache", "var/spool")
+"""Folders in whose folders programs write: for an unprivileged user those must be its own."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,7 @@ class Disk:
         for layer in self.layers:
             os.makedirs(layer.upper)
             os.makedirs(layer.work)
+            os.chmod(layer.upper, stat.S_IMODE(os.stat(layer.lower).st_mode))
 
     def _plan_layers(self, etc: str | None) -> Iterator[Layer]:
         if self.privileged:
@@ -94,7 +100,16 @@ class Disk:
         for name in _FOLDERS:
             path = os.path.join(self.root, name)
             if os.path.isdir(path) and not os.path.islink(path):
-                yield self._layer(name, etc if name == "etc" and etc else path)
+                yield self._layer(name, etc if name == "etc" and etc else self._readable(name, path))
+
+    def _readable(self, name: str, path: str) -> str:
+        """The folder, or an empty one like it when this user may not look into it (/root)."""
+        if os.access(path, os.R_OK | os.X_OK):
+            return path
+        empty = os.path.join(self.home, name, "lower")
+        os.makedirs(empty)
+        os.chmod(empty, stat.S_IMODE(os.stat(path).st_mode))
+        return empty
 
     def _layer(self, at: str, lower: str) -> Layer:
         base = os.path.join(self.home, at or "tree")
@@ -103,7 +118,7 @@ class Disk:
     def format(self, files: Mapping[str, FileText]) -> None:
         """Make a new disk: families empty, the machine's own files in place. Call once, before the first mount."""
         if not self.privileged:
-            for folder in _COMMON:
+            for folder in (*_COMMON, *self._records()):
                 self._make_folders(folder)
         for folder in EMPTY_FOLDERS:
             if folder == EMPTY_FOLDERS[0] or os.path.isdir(os.path.join(self.root, folder)):
@@ -112,6 +127,14 @@ class Disk:
             self._whiteout(path)
         for path, file in files.items():
             self.write(path, file)
+
+    def _records(self) -> Iterator[str]:
+        for folder in _RECORDS:
+            try:
+                with os.scandir(os.path.join(self.root, folder)) as entries:
+                    yield from (f"{folder}/{entry.name}" for entry in entries if entry.is_dir(follow_symlinks=False))
+            except OSError:
+                continue  # not in this tree
 
     def upper_path(self, path: str) -> str:
         """Where the changed version of an absolute or relative path lies. Its folders may not be there yet."""
@@ -153,7 +176,19 @@ class Disk:
     def _opaque(self, relative: str) -> None:
         path = self._make_folders(relative)
         if not self._opaque_above(relative):
-            os.setxattr(path, f"{self.option}.overlay.opaque", b"y")
+            try:
+                os.setxattr(path, f"{self.option}.overlay.opaque", b"y")
+            except OSError as error:
+                if error.errno != errno.ENOTSUP:
+                    raise
+                self._empty(relative)  # a tmpfs has user.* attributes since Linux 6.6
+
+    def _empty(self, relative: str) -> None:
+        """What an opaque folder does, with a whiteout for each name."""
+        with contextlib.suppress(FileNotFoundError):
+            for name in os.listdir(os.path.join(self.root, relative)):
+                if not os.path.lexists(os.path.join(self.upper_path(relative), name)):
+                    os.mknod(os.path.join(self.upper_path(relative), name), stat.S_IFCHR, os.makedev(0, 0))
 
     def _opaque_above(self, relative: str) -> bool:
         parent = os.path.dirname(relative)
@@ -237,14 +272,27 @@ class Disk:
 
 
 def owner_ids(owner: str) -> tuple[int, int]:
-    """`USER[:GROUP]`, names or numbers, as (uid, gid). Raises LabError for a name that this system lacks."""
+    """`USER[:GROUP]`, names or numbers, as (uid, gid).
+
+    Raises LabError for a name that this system lacks, Missing for an owner that this user namespace lacks.
+    """
     user, _, group = owner.partition(":")
     try:
         uid = int(user) if user.isdigit() else pwd.getpwnam(user).pw_uid
         gid = uid if not group else int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
     except KeyError as error:
         raise LabError(f"no such owner: {owner}") from error
+    for number, table in ((uid, "uid"), (gid, "gid")):
+        if not _mapped(number, f"/proc/self/{table}_map"):
+            raise Missing(f"files of the owner {owner} need root, or a range in /etc/sub{table} and new{table}map")
     return uid, gid
+
+
+def _mapped(number: int, table: str) -> bool:
+    """Whether an id exists in this user namespace (user_namespaces(7))."""
+    with open(table, encoding="ascii") as lines:
+        ranges = [[int(word) for word in line.split()] for line in lines]
+    return any(first <= number < first + count for first, _, count in ranges)
 
 
 def read_only(at: str) -> None:
