@@ -58,7 +58,7 @@ def test_every_complaint_names_its_file(name: str) -> None:
 def test_a_record_gives_back_what_was_applied(name: str, tmp_path: Path) -> None:
     records = Records(tmp_path)
     for one in configuration(corpus(name)).interfaces:
-        applied = Applied(one, one.device, 7, mtu=1500, sysctls=one.sysctls, routes=one.routes, complete=True)
+        applied = Applied(one, one.device, 7, mtu=1500, sysctls=one.sysctls, routes=one.routes, state="complete")
         records.put(applied)
         assert records.get(one.name) == applied
     records.put_rules([rule for one in records.applied() for rule in one.interface.rules])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pytest
 from ifcfg_machine import Machine, ip, on_machine
 from ruamel.yaml import YAML
 
+from sim.stacks.ifcfg import resolv
 from sim.stacks.ifcfg.kernel import Kernel
 from sim.stacks.ifcfg.model import FOLDER
 from sim.stacks.ifcfg.record import Records
@@ -257,13 +259,90 @@ def test_what_an_earlier_reload_did_not_finish_the_next_one_repairs() -> None:
         booted = whole(machine)
         records = Records(machine.root)
         (record,) = records.applied()
-        records.put(replace(record, complete=False, routes=()))  # as a program leaves it that was killed
+        records.put(replace(record, state="partial", routes=()))  # as a program leaves it that was killed
         ip("route", "del", "default")
         ip("addr", "del", "192.0.2.10/24", "dev", "eth0")
         assert machine.run("network", "reload") == 0
         assert whole(machine) == booted
 
     on_machine(work)
+
+
+ROUTED: dict[str, str] = {
+    "ifcfg-eth0": SERVER + "IPADDR1=192.0.2.11\nPREFIX1=24\nGATEWAY=192.0.2.1\nMTU=1400\nDNS1=192.0.2.1\n",
+    "route-eth0": "blackhole 10.1.0.0/16\n10.2.0.0/16 via 192.0.2.3\n",
+    "rule-eth0": "from 192.0.2.10 table 5\nto 10.0.0.0/8 table 6\n",
+    "ifcfg-eth1": OTHER + "IPV6INIT=no\n",
+}
+BRIDGED: dict[str, str] = {
+    "ifcfg-eth0": "DEVICE=eth0\nBRIDGE=br0\nMACADDR=02:00:00:00:00:77\n",
+    "ifcfg-br0": "DEVICE=br0\nTYPE=Bridge\nSTP=on\nIPADDR=192.0.2.10\nPREFIX=24\nDNS1=192.0.2.9\nDOMAIN=x.example\n",
+    "route-br0": "unreachable 10.1.0.0/16\nblackhole 10.3.0.0/16\n",
+    "rule-br0": "from 192.0.2.10 table 7\nto 10.0.0.0/8 table 6\n",
+    "ifcfg-eth1": "DEVICE=eth1\nIPADDR=198.51.100.11\nPREFIX=24\nGATEWAY=198.51.100.1\nMETRIC=5\n",
+}
+
+
+def swap(machine: Machine, old: Mapping[str, str], new: Mapping[str, str]) -> None:
+    machine.write({**{name: None for name in old if name not in new}, **new})
+
+
+def reload_that_dies(machine: Machine, last: int) -> bool:
+    """A reload whose process ends just before its change number `last`. -> it came to its end before that."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    count = 0
+
+    def dying(work: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*arguments: Any, **options: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count == last:
+                os._exit(9)
+            return work(*arguments, **options)
+
+        return counted
+
+    for name in ("set_link", "create", "delete", "add_address", "flush_addresses", "route", "rule", "set_sysctl"):
+        setattr(Kernel, name, dying(getattr(Kernel, name)))
+    for name in ("_write", "remove", "remove_made"):
+        setattr(Records, name, dying(getattr(Records, name)))
+    resolv._write = dying(resolv._write)
+    machine.run("network", "reload")
+    os._exit(0)
+
+
+@pytest.mark.parametrize("ending", ["the change is applied", "the change is rolled back"])
+@pytest.mark.parametrize(("old", "new"), [(ROUTED, BRIDGED), (BRIDGED, ROUTED)], ids=["to a bridge", "from a bridge"])
+def test_a_reload_that_is_killed_is_repaired_by_the_next(
+    old: Mapping[str, str], new: Mapping[str, str], ending: str
+) -> None:
+    def booted(files: Mapping[str, str]) -> Any:
+        def boot(machine: Machine) -> Any:
+            machine.write(files)
+            machine.run("network", "start")
+            return whole(machine)
+
+        return on_machine(boot)
+
+    def dies(machine: Machine, last: int) -> tuple[bool, Any]:
+        machine.write(old)
+        machine.run("network", "start")
+        swap(machine, old, new)
+        over = reload_that_dies(machine, last)
+        if ending == "the change is rolled back":
+            swap(machine, new, old)
+        machine.run("network", "reload")
+        return over, whole(machine)
+
+    wanted = booted(new if ending == "the change is applied" else old)
+    over, last = False, 1
+    while not over:
+        over, found = on_machine(lambda machine: dies(machine, last))  # noqa: B023 (called before it changes)
+        assert found == wanted, f"killed before change number {last}"
+        last += 7
+    assert last > 50
 
 
 def test_a_default_route_that_was_replaced_comes_back() -> None:

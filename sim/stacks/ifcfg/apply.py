@@ -66,7 +66,7 @@ class Host:
         else:
             self._attempt(problems, "set up", partial(self._up, one.device))
             record = self._layer3(record, later, problems)
-        self.records.put(replace(record, complete=not problems))
+        self.records.put(replace(record, state="partial" if problems else "complete"))
         for problem in problems:
             self.tell(problem if problem.startswith("/") else f"{one.name}: {problem}")
         return not problems
@@ -94,6 +94,7 @@ class Host:
         if link is not None and link.kind != one.kind:
             raise OSError(errno.EEXIST, f"device {one.device} is there, but is no {one.kind}")
         if link is not None:
+            self._adopt(link)
             if one.kind == "bridge":
                 self.kernel.set_bridge(link.index, dict(one.bridge))
             return link
@@ -109,15 +110,23 @@ class Host:
         return link
 
     def _make(self, device: str, kind: str, **options: object) -> Link:
+        self.records.put_made(Made(device, kind, 0, {}))  # first: a program that is killed must leave no stray device
         try:
             link = self.kernel.create(device, kind, **options)
         except OSError as error:
+            self.records.remove_made(device)
             if error.errno == errno.EOPNOTSUPP:
                 text = f"no {_KINDS[kind]} support available in kernel for device {device}"
                 raise OSError(error.errno, text) from None
             raise
         self.records.put_made(Made(device, kind, link.index, dict(link.options)))
         return link
+
+    def _adopt(self, link: Link) -> None:
+        """A device that was made by a program that was killed before it could note so."""
+        made = self.records.made().get(link.name)
+        if made and made.ifindex == 0 and made.kind == link.kind:
+            self.records.put_made(Made(link.name, link.kind, link.index, dict(link.options)))
 
     def _make_bridge(self, device: str, options: Mapping[str, int]) -> Link:
         link = self._make(device, "bridge")
@@ -142,7 +151,7 @@ class Host:
             mac=link.mac if old.mac is None and one.macaddr else old.mac,
             sysctls=tuple(noted.items()),
             raised=below.name if below and not self._is_applied(below.name) else old.raised,
-            complete=False,
+            state="changing",
         )
         self.records.put(record)
         return record
@@ -216,13 +225,13 @@ class Host:
     def _dhcp(self, record: Applied, family: str, problems: list[str]) -> Applied:
         if family in record.dhcp:
             return record
+        started = replace(record, dhcp=(*record.dhcp, family))
+        self.records.put(started)
         problem = dhcp.start(record.device, family, self.root)
         if problem:
             problems.append(problem)
-            return record
-        record = replace(record, dhcp=(*record.dhcp, family))
-        self.records.put(record)
-        return record
+            self.records.put(record)
+        return record if problem else started
 
     def wait_for_addresses(self, devices: Collection[str]) -> bool:
         """Until duplicate address detection is over on these devices. -> no address failed it."""
@@ -239,16 +248,16 @@ class Host:
             same = [old for old in taken if replace(old, device=route.device) == route]
             if same:
                 continue
+            self.records.put(replace(record, routes=(*taken, route)))  # first: a killed program leaves no stray route
             try:
                 found = self._route(route, later)
             except OSError as error:
                 problems.append(f"{route.where}: route {route.written}: {_why(error)}")
                 continue
-            if found:
-                taken.append(found)
-                record = replace(record, routes=tuple(taken))
-                self.records.put(record)
-        return replace(record, routes=tuple(taken))
+            taken += [found] if found else []
+        record = replace(record, routes=tuple(taken))
+        self.records.put(record)
+        return record
 
     def _route(self, route: Route, later: Collection[str]) -> Route | None:
         """Adds a route. -> it, with the device that the kernel chose; None: another one was there, and stays."""
@@ -296,6 +305,8 @@ class Host:
         A VLAN or bond that was made is deleted; a bridge gets its options back, and is deleted by `collect`.
         """
         problems: list[str] = []
+        record = replace(record, state="changing")
+        self.records.put(record)
         for family in record.dhcp:
             dhcp.stop(record.device, family, self.root)
         link = self.kernel.link(record.device)
@@ -355,7 +366,7 @@ class Host:
         used = {record.device for record in applied} | {record.interface.master for record in applied}
         for made in self.records.made().values():
             link = self.kernel.link(made.device)
-            if link is None or link.index != made.ifindex:
+            if link is None or made.ifindex not in (0, link.index):
                 self.records.remove_made(made.device)
             elif made.device not in used:
                 ports = [port for port in self.kernel.links().values() if port.master == link.index]
@@ -385,18 +396,20 @@ class Host:
         wanted = [rule for record in self.records.applied() for rule in record.interface.rules]
         numbered, problems = self._with_priorities(wanted, have)
         same = 0
-        while same < min(len(have), len(numbered)) and have[same] == numbered[same]:
+        changing = self.records.rules_are_changing()
+        while not changing and same < min(len(have), len(numbered)) and have[same] == numbered[same]:
             same += 1
-        for rule in reversed(have[same:]):
-            with let_pass(errno.ENOENT):
-                self.kernel.rule("del", rule)
-        kept = have[:same]
-        if len(kept) != len(have):
+        if same < max(len(have), len(numbered)):
+            self.records.put_rules(have, changing=True)
+            for rule in reversed(have[same:]):
+                with let_pass(errno.ENOENT):
+                    self.kernel.rule("del", rule)
+            self.records.put_rules(numbered, changing=True)
+            kept = have[:same]
+            for rule in numbered[same:]:
+                what = f"{rule.where}: rule {rule.written}"
+                kept += [rule] if self._attempt(problems, what, partial(self.kernel.rule, "add", rule)) else []
             self.records.put_rules(kept)
-        for rule in numbered[same:]:
-            if self._attempt(problems, f"{rule.where}: rule {rule.written}", partial(self.kernel.rule, "add", rule)):
-                kept.append(rule)
-                self.records.put_rules(kept)
         for problem in problems:
             self.tell(problem)
         return not problems

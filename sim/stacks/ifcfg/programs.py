@@ -47,7 +47,7 @@ class _Run:
         for message in one.messages:
             tell(str(message))
         old = self.records.get(one.name)
-        if old and self._differs(old, one):
+        if old and (old.state == "changing" or self._differs(old, one)):
             self.host.take_down(old)
         bridges = {bridge.device: bridge for bridge in self.config.at_boot if bridge.kind == "bridge"}
         done = self.host.bring_up(one, bridges, later)
@@ -75,7 +75,7 @@ class _Run:
         for place, one in enumerate(wanted):
             devices = {other.device for other in wanted[place + 1 :]} - {one.device}
             record = self.records.get(one.name)
-            if record and record.complete and not self._differs(record, one) and self._attached(record):
+            if record and record.state == "complete" and not self._differs(record, one) and self._attached(record):
                 self.tell_all(one.messages)
                 self.records.put(replace(record, interface=one))  # rules and name servers may have changed
                 continue
@@ -89,9 +89,16 @@ class _Run:
         self.ok &= self.host.wait_for_addresses(self.changed)
         self.names()
 
-    def names(self) -> None:
+    def names(self, only_if_changed: bool = False) -> None:
+        """/etc/resolv.conf. A reload leaves it to whoever wrote it since, unless the interfaces ask for else."""
+        interfaces = [record.interface for record in self.records.applied()]
+        wanted = [[*one.dns, one.domain] for one in interfaces if one.dns or one.domain]
+        if only_if_changed and wanted == (self.records.names() or []):
+            return
         try:
-            resolv.update(self.root, [record.interface for record in self.records.applied()])
+            self.records.put_names("changing")
+            resolv.update(self.root, interfaces)
+            self.records.put_names(wanted)
         except OSError as error:
             tell(f"/etc/resolv.conf was not updated: {error.strerror}")
             self.ok = False
@@ -220,7 +227,6 @@ def _reload(run: _Run) -> None:
     run.tell_all(run.config.messages)
     wanted = run.config.at_boot
     current = {one.name: one for one in run.config.interfaces if not one.skip}
-    names_before = [(r.interface.dns, r.interface.domain) for r in run.records.applied()]
     going = _going(run, current, {one.name for one in wanted})
     recreated: dict[str, list[int]] = {}
     for record in reversed(run.records.applied()):
@@ -237,8 +243,7 @@ def _reload(run: _Run) -> None:
     run.ok &= run.host.repair_routes()
     run.ok &= run.host.sync_rules()
     run.ok &= run.host.wait_for_addresses(run.changed)
-    if names_before != [(r.interface.dns, r.interface.domain) for r in run.records.applied()]:
-        run.names()
+    run.names(only_if_changed=True)
 
 
 def _going(run: _Run, current: dict[str, Interface], wanted: set[str]) -> set[str]:
@@ -248,7 +253,8 @@ def _going(run: _Run, current: dict[str, Interface], wanted: set[str]) -> set[st
     for record in applied:
         name = record.interface.name
         one = current.get(name)
-        if one is None or run._differs(record, one) or (record.interface.onboot and name not in wanted):
+        unwanted = one is None or (record.interface.onboot and name not in wanted)
+        if one is None or unwanted or record.state == "changing" or run._differs(record, one):
             going.add(name)
     while True:
         devices = {record.device for record in applied if record.interface.name in going}

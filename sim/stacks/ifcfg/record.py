@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 from sim.stacks.ifcfg.iproute import Hop, Route, Rule
@@ -25,7 +25,8 @@ PLACE = "run/sim/ifcfg"
 class Applied:
     """An interface that was brought up, wholly or in part.
 
-    `mtu`, `mac`, `sysctls` are the values before the first change (None, or absent: not changed).
+    `mtu`, `mac`, `sysctls` are the values before the first change (None, or absent: not changed). `state` says
+    whether a program is at it (or was killed while it was), or ended with something left undone, or with nothing.
     """
 
     interface: Interface
@@ -37,7 +38,7 @@ class Applied:
     routes: tuple[Route, ...] = ()  # those that the kernel took, each with its device
     raised: str = ""  # a device below it that was set up for its sake
     dhcp: tuple[str, ...] = ()  # the clients that were started: "4", "6"
-    complete: bool = False
+    state: Literal["changing", "partial", "complete"] = "changing"
 
     @property
     def order(self) -> tuple[int, str, float, str]:
@@ -46,7 +47,7 @@ class Applied:
 
 @dataclass(frozen=True)
 class Made:
-    """A device that was made, with its options as the kernel gave them."""
+    """A device that was made, with its options as the kernel gave them. `ifindex` 0: it was about to be made."""
 
     device: str
     kind: str
@@ -95,8 +96,23 @@ class Records:
         value = self._read(self.folder / "rules.json")
         return [_rule(item) for item in value["rules"]] if value else []
 
-    def put_rules(self, rules: list[Rule]) -> None:
-        self._write("rules.json", {"rules": [dataclasses.asdict(rule) for rule in rules]})
+    def rules_are_changing(self) -> bool:
+        """A program is at the rules, or was killed while it was: not all of `rules()` need be in the kernel."""
+        value = self._read(self.folder / "rules.json")
+        return bool(value and value["changing"])
+
+    def put_rules(self, rules: list[Rule], changing: bool = False) -> None:
+        value = {"changing": changing, "rules": [dataclasses.asdict(rule) for rule in rules]}
+        self._write("rules.json", value)
+
+    def names(self) -> Any:
+        """What was last put with `put_names`; None: nothing yet."""
+        value = self._read(self.folder / "names.json")
+        return value["names"] if value else None
+
+    def put_names(self, names: Any) -> None:
+        """What /etc/resolv.conf was made of."""
+        self._write("names.json", {"names": names})
 
     def _all(self, name: str) -> list[dict[str, Any]]:
         found = [self._read(path) for path in sorted((self.folder / name).glob("*.json"))]
