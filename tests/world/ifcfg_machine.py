@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sim.stacks.ifcfg import programs
+from sim.stacks.ifcfg import dhcp, programs
 from sim.stacks.ifcfg.model import FOLDER, NETWORK
 
 CLONE_NEWNET = 0x40000000
@@ -66,6 +66,7 @@ class Machine:
         if not dad:
             for name in ("all", "default"):
                 Path(f"/proc/sys/net/ipv6/conf/{name}/accept_dad").write_text("0")
+        dhcp.SEARCHED = ""  # whatever this host has installed; we are in a process of our own
         ip("link", "set", "lo", "up")
         for number, name in enumerate(ports):
             mac = f"02:00:00:00:00:{number + 1:02x}"

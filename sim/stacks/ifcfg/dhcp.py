@@ -10,14 +10,14 @@ import subprocess
 from pathlib import Path
 
 TIMEOUT_S = 30.0  # for the first lease
-_PATH = "/sbin:/usr/sbin:/bin:/usr/bin"
+SEARCHED = "/sbin:/usr/sbin:/bin:/usr/bin"
 _CLIENTS = ("dhclient", "udhcpc", "dhcpcd")
 
 
 def client(family: str) -> str | None:
     """The path of a client for "4" or "6"; None: none is installed."""
     names = _CLIENTS if family == "4" else ("dhclient", "dhcpcd")
-    return next((found for name in names if (found := shutil.which(name, path=_PATH))), None)
+    return next((found for name in names if (found := shutil.which(name, path=SEARCHED))), None)
 
 
 def start(device: str, family: str, root: Path = Path("/")) -> str:
