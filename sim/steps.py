@@ -5,14 +5,16 @@ An action returns a `Done`, or raises LabError when the laboratory could not do 
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import shlex
 import shutil
 import time
 from collections.abc import Callable
 
 from sim import expect, stacks
-from sim.errors import LabError
+from sim.errors import LabError, Missing
 from sim.events import State
 from sim.observe import entry
 from sim.probe import Outcome
@@ -21,20 +23,25 @@ from sim.session import SETTLE_S, VERB_S, Context, Done, Events, differences, po
 from sim.vocabulary import VERBS
 from sim.world.disk import owner_ids
 from sim.world.machine import Machine
+from sim.world.sandbox import privileged_world
 
 WRONG_STATE = 199
 """The exit status by which a scenario means the mechanism's own `wrong-state`."""
+_FOREIGN = (errno.EPERM, errno.EACCES, errno.EOVERFLOW)
+"""What a user namespace answers where a file belongs to somebody that it does not map, or to the kernel."""
 
 
 def do(context: Context, step: Step) -> Done:
-    """Do one step. A failure of the laboratory is an outcome, not an exception."""
+    """Do one step. A failure of the laboratory is an outcome, not an exception. Raises Missing."""
     try:
         done = ACTIONS[step.verb](context, step)
     except LabError as error:
         done = Done("lab-error", problems=(str(error),))
     except OSError as error:
-        where = f": {error.filename}" if error.filename else ""
-        done = Done("lab-error", problems=(f"{step.verb}: {error.strerror}{where}",))
+        where = re.sub("^/proc/[0-9]+/root", "", str(error.filename))  # as the machine calls it
+        if error.errno in _FOREIGN and not privileged_world():
+            raise Missing(f"{step.verb} needs root: {error.strerror}: {where}") from error
+        done = Done("lab-error", problems=(f"{step.verb}: {error.strerror}: {where}",))
     if not VERBS[step.verb].asks:
         context.last_act = time.monotonic()
     return done
