@@ -56,6 +56,7 @@ class Boot:
     builtins: Mapping[str, Callable[[Sequence[str]], int]] = field(default_factory=dict)
     services: Mapping[str, Callable[[], None]] = field(default_factory=dict)  # started in the late phase
     sysctls: Mapping[str, str] = field(default_factory=dict)
+    watched: bool = False  # under the filter of `sim.faults`; PID 1 then waits after the boot hook to be told "on"
 
 
 class Init:
@@ -77,6 +78,8 @@ class Init:
         self.say(event="up")
         for phase in self.boot.phases:
             self.run_phase(phase)
+            if self.boot.watched and phase.name == "pre-network" and not self.control.recv(16):
+                os._exit(1)
             if phase.name == "late":
                 self._start_services()
         self.say(event="booted")
@@ -320,7 +323,14 @@ def become(boot: Boot, control: socket.socket) -> NoReturn:
     sysctls.loopback_up()
     kernel.drop_capabilities(kernel.FORBIDDEN)
     os.umask(0o022)
-    control.send(json.dumps({"event": "ready"}).encode())
+    fds = []
+    if boot.watched:
+        from sim.faults import filter as seccomp  # only then is libseccomp needed
+
+        fds = [seccomp.load()]
+    socket.send_fds(control, [json.dumps({"event": "ready"}).encode()], fds)
+    for fd in fds:
+        os.close(fd)
     if control.recv(16) != b"go":
         os._exit(1)
     Init(boot, control).run()

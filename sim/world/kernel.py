@@ -45,6 +45,7 @@ FORBIDDEN = (CAP_SYS_MODULE, CAP_SYS_RAWIO, CAP_SYS_TIME, CAP_MKNOD, CAP_SYSLOG)
 
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "ppc64le": 203, "s390x": 217}
 _PIDFD_GETFD = 438  # the same on every architecture since Linux 5.6
+_OPENAT2 = 437
 _CAPGET = {"x86_64": 125, "aarch64": 90, "riscv64": 90, "ppc64le": 183, "s390x": 184}
 _CAPSET = {"x86_64": 126, "aarch64": 91, "riscv64": 91, "ppc64le": 184, "s390x": 185}
 _CAPABILITY_VERSION_3 = 0x20080522
@@ -69,6 +70,11 @@ def _number(table: dict[str, int], name: str) -> int:
 def unshare(flags: int) -> None:
     """unshare(2)."""
     _check(_libc.unshare(flags), "unshare")
+
+
+def syncfs(fd: int) -> None:
+    """syncfs(2): write out the file system that `fd` is on."""
+    _check(_libc.syncfs(fd), "syncfs")
 
 
 def setns(fd: int, kind: int) -> None:
@@ -145,6 +151,17 @@ def fd_of(process: int, number: int) -> int:
         return _check(_libc.syscall(_PIDFD_GETFD, pidfd, number, 0), "pidfd_getfd")
     finally:
         os.close(pidfd)
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = [("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64)]
+
+
+def open_in_root(root: int, path: str, flags: int) -> int:
+    """Open a path as if `root` were `/`: links in it never lead out (openat2(2), RESOLVE_IN_ROOT)."""
+    how = _OpenHow(flags | os.O_CLOEXEC, 0, 0x10)
+    result = _libc.syscall(_OPENAT2, root, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how))
+    return _check(result, path)
 
 
 @contextlib.contextmanager

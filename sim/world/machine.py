@@ -11,12 +11,13 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 from pyroute2 import IPRoute
 
 from sim.errors import LabError
+from sim.faults.supervisor import Supervisor, disk_mounts
 from sim.planned import MachinePlan
 from sim.world import init, kernel, root
 from sim.world.disk import Disk
@@ -48,6 +49,7 @@ class Running:
     ip: IPRoute
     ready: bool = False
     booted: bool = False
+    filter: int = -1
     exits: dict[int, int] = field(default_factory=dict)
 
 
@@ -63,6 +65,8 @@ class Machine:
         tell: Callable[[str, Mapping[str, Any]], None],
     ) -> None:
         self.plan = plan
+        self.supervisor: Supervisor | None = None
+        self.hook = True  # whether the next boot runs the mechanism's boot hook
         self.disk = disk
         self.boots = 0
         self._switches = switches
@@ -75,6 +79,11 @@ class Machine:
     def on(self) -> bool:
         """Whether the machine is powered."""
         return self._running is not None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether everything stands still before the call that the supervisor was told to stop at."""
+        return self.supervisor is not None and self.supervisor.stopped is not None
 
     @property
     def running(self) -> Running:
@@ -92,6 +101,9 @@ class Machine:
         self.boots += 1
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         boot = self._make_boot(self.plan)
+        boot = replace(boot, watched=self.supervisor is not None)
+        if not self.hook:
+            boot = replace(boot, phases=[replace(boot.phases[0], command=""), *boot.phases[1:]])
         process = _start(lambda: self._inside(boot, theirs))
         theirs.close()
         netns = os.open(f"/proc/{process}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
@@ -106,6 +118,10 @@ class Machine:
             raise LabError(f"{self.plan.name} did not build its root within {START_S:g} s")
         for port in self.plan.ports:
             self._switches[port.network].attach(self.plan.name, port.name, port.mac, running.netns)
+        if self.supervisor is not None and running.filter >= 0:
+            self.supervisor.watch(running.filter, disk_mounts(running.process))
+            os.close(running.filter)
+            running.filter = -1
         running.control.send(b"go")
 
     def _inside(self, boot: Boot, control: socket.socket) -> NoReturn:
@@ -122,7 +138,7 @@ class Machine:
     def wait_booted(self, timeout_s: float) -> None:
         """Until the late phase is over. Raises LabError when PID 1 could not be started or the time is over."""
         running = self.running
-        if not self._pump(lambda: running.booted, timeout_s):
+        if not self._pump(lambda: running.booted or self.stopped, timeout_s):
             raise LabError(f"{self.plan.name} did not finish booting within {timeout_s:g} s")
 
     def shutdown(self, timeout_s: float) -> float:
@@ -170,7 +186,7 @@ class Machine:
         try:
             message = json.dumps({"do": "exec", "job": job, "words": list(words)}).encode()
             socket.send_fds(running.control, [message], [output])
-            timed_out = not self._pump(lambda: job in running.exits, timeout_s)
+            timed_out = not self._pump(lambda: job in running.exits or self.stopped, timeout_s)
             if timed_out:
                 running.control.send(json.dumps({"do": "kill", "job": job}).encode())
                 self._pump(lambda: job in running.exits, START_S)
@@ -183,15 +199,23 @@ class Machine:
         """Hear PID 1 out until `done()` (True) or the time is over (False)."""
         running = self.running
         deadline = time.monotonic() + timeout_s
+        heard = [running.control] + ([self.supervisor.socket] if self.supervisor else [])
         while not done():
             left = deadline - time.monotonic()
-            if left <= 0 or not select.select([running.control], [], [], left)[0]:
+            ready = select.select(heard, [], [], left)[0] if left > 0 else []
+            if not ready:
                 return False
-            data = running.control.recv(1 << 20)
+            if self.supervisor is not None and self.supervisor.socket in ready:
+                self.supervisor.hear()
+            if running.control not in ready:
+                continue
+            data, fds, _, _ = socket.recv_fds(running.control, 1 << 20, 1)
             if not data:
                 if until_gone:
                     return True
                 raise LabError(f"PID 1 of {self.plan.name} is gone")
+            for fd in fds:
+                running.filter = fd
             self._hear(running, json.loads(data))
         return True
 
@@ -201,6 +225,9 @@ class Machine:
                 running.ready = True
             case "booted":
                 running.booted = True
+            case "phase" if message["phase"] == "pre-network" and self.supervisor is not None:
+                self.supervisor.disarm()
+                running.control.send(b"on")
             case "exit":
                 running.exits[message["job"]] = message["status"]
             case "failed":

@@ -1,0 +1,402 @@
+"""Answers a machine's filter: counts the calls that change its disk, stops the machine before one, or makes it fail.
+
+A process of its own, forked by the laboratory, so that a machine never waits for a laboratory that is busy. One call
+is in flight at a time: the next one is decided on only after the last one has returned.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import stat
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from sim.faults import filter as seccomp
+from sim.faults.calls import CREATE, DISK_CALLS, REGULAR_ONLY, Call, changes, masked
+from sim.faults.filter import Notification
+from sim.world import kernel
+
+_AT_FDCWD = -100
+RETURN_S = 2.0
+"""How long a call that was let go may take until the next one is looked at all the same."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A call that changes the disk, in the order of a recording (`number` counts from 1).
+
+    `process` is the masked command line with the occurrence of it, `nth` the call of that process.
+    """
+
+    number: int
+    syscall: str
+    path: str
+    process: str
+    nth: int
+    command: str = ""
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What identifies the point where the order of processes varies."""
+        return self.process, self.nth
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the supervisor shall do. `stop`: the key of the point before which everything stands still.
+
+    `error`: the errno with which calls named in `calls` (none: all) fail: those from `first` to `last` (None: to the
+    end), counted among the calls that match. `below`: only calls on paths below one of these.
+    """
+
+    record: bool = False
+    stop: tuple[str, int] | None = None
+    stop_number: int | None = None
+    error: int | None = None
+    calls: tuple[str, ...] = ()
+    first: int = 1
+    last: int | None = None
+
+
+class Supervisor:
+    """The laboratory's end."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        seccomp.prepare()
+        laboratory = os.getpid()
+        self.process = os.fork()
+        if self.process == 0:
+            status = 1
+            try:
+                ours.close()
+                kernel.die_with_parent(signal.SIGKILL, laboratory)
+                _Loop(theirs).run()
+                status = 0
+            finally:
+                os._exit(status)
+        theirs.close()
+        self.socket = ours
+        self.points: list[Point] = []
+        self.stopped: Point | None = None
+        self.injected = 0
+
+    def watch(self, descriptor: int, disk_mounts: list[int]) -> None:
+        """A machine booted: this is its filter, these are the mounts (mnt_id) that are its disk."""
+        message = json.dumps({"do": "watch", "mounts": disk_mounts}).encode()
+        socket.send_fds(self.socket, [message], [descriptor])
+        self._acknowledged()
+
+    def arm(self, order: Order) -> None:
+        """Begin a new count."""
+        self.points, self.stopped, self.injected = [], None, 0
+        self.socket.send(json.dumps({"do": "arm", "order": asdict(order)}).encode())
+        self._acknowledged()
+
+    def disarm(self) -> list[Point]:
+        """Let everything go from now on; returns what was recorded."""
+        self.socket.send(json.dumps({"do": "disarm"}).encode())
+        self._acknowledged()
+        return self.points
+
+    def hear(self) -> None:
+        """Take in one message (call it when `socket` is readable)."""
+        message = json.loads(self.socket.recv(1 << 20) or b'{"event": "gone"}')
+        match message.pop("event"):
+            case "point":
+                self.points.append(Point(**message))
+            case "stopped":
+                self.stopped = Point(**message)
+            case "injected":
+                self.injected += 1
+            case "gone":
+                raise OSError(32, "the supervisor is gone")
+
+    def _acknowledged(self) -> None:
+        while True:
+            message = self.socket.recv(1 << 20)
+            if not message:
+                raise OSError(32, "the supervisor is gone")
+            content = json.loads(message)
+            if content["event"] == "ok":
+                return
+            if content["event"] == "point":
+                content.pop("event")
+                self.points.append(Point(**content))
+            elif content["event"] == "injected":
+                self.injected += 1
+
+    def close(self) -> None:
+        """End it."""
+        self.socket.close()
+        os.waitpid(self.process, 0)
+
+
+@dataclass
+class _Count:
+    """The state of one armed period."""
+
+    order: Order
+    number: int = 0
+    matching: int = 0
+    seen: dict[tuple[int, str], str] = field(default_factory=dict)  # (process, masked command) -> key
+    occurrences: dict[str, int] = field(default_factory=dict)
+    nth: dict[str, int] = field(default_factory=dict)
+
+
+class _Loop:
+    """The supervisor's own process."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self.control = control
+        self.descriptor = -1
+        self.mounts: frozenset[int] = frozenset()
+        self.count: _Count | None = None
+        self.flying: tuple[int, str] | None = None  # (process, call) that was let go last
+        self.held: list[Notification] = []
+
+    def run(self) -> None:
+        while True:
+            descriptors = [self.control.fileno()] + ([self.descriptor] if self.descriptor >= 0 else [])
+            poller = select.poll()
+            for descriptor in descriptors:
+                poller.register(descriptor, select.POLLIN)
+            for descriptor, events in poller.poll():
+                if descriptor == self.control.fileno():
+                    if not self._obey():
+                        return
+                    break  # the set of descriptors may have changed
+                if events & select.POLLIN:
+                    self._decide()
+                else:  # every process of the machine has ended
+                    os.close(self.descriptor)
+                    self.descriptor = -1
+
+    def _obey(self) -> bool:
+        data, fds, _, _ = socket.recv_fds(self.control, 1 << 20, 1)
+        if not data:
+            return False
+        message = json.loads(data)
+        if message["do"] == "watch":
+            if self.descriptor >= 0:
+                os.close(self.descriptor)
+            self.descriptor, self.mounts, self.flying = fds[0], frozenset(message["mounts"]), None
+        elif message["do"] == "arm":
+            order = message["order"]
+            order["stop"] = tuple(order["stop"]) if order["stop"] else None
+            self.count = _Count(Order(**{**order, "calls": tuple(order["calls"])}))
+        else:
+            self.count = None
+        self._say(event="ok")
+        return True
+
+    def _say(self, **message: Any) -> None:
+        self.control.send(json.dumps(message).encode())
+
+    def _decide(self) -> None:
+        waiting = seccomp.receive(self.descriptor)
+        if waiting is None:
+            return
+        try:
+            path = self._on_disk(waiting) if self.count is not None else None
+        except OSError:  # its process died while it was looked at
+            path = None
+        if self.count is None or path is None:
+            seccomp.let_go(self.descriptor, waiting)
+            return
+        self._wait_returned(waiting)
+        self._point(self.count, waiting, path)
+
+    def _point(self, count: _Count, waiting: Notification, path: str) -> None:
+        order = count.order
+        count.number += 1
+        command = _command(waiting.process)
+        key = self._key(count, waiting.process, masked(command))
+        count.nth[key] = count.nth.get(key, 0) + 1
+        point = Point(count.number, waiting.name, path, key, count.nth[key], command)
+        if order.record:
+            self._say(event="point", **asdict(point))
+        if point.key == order.stop or point.number == order.stop_number:
+            self._say(event="stopped", **asdict(point))
+            return  # it waits until the machine is killed
+        if order.error is not None and (not order.calls or waiting.name in order.calls):
+            count.matching += 1
+            if order.first <= count.matching and (order.last is None or count.matching <= order.last):
+                self._say(event="injected")
+                seccomp.fail(self.descriptor, waiting, order.error)
+                return
+        self.flying = (waiting.process, waiting.name)
+        seccomp.let_go(self.descriptor, waiting)
+
+    def _key(self, count: _Count, process: int, command: str) -> str:
+        found = count.seen.get((process, command))
+        if found is None:
+            count.occurrences[command] = count.occurrences.get(command, 0) + 1
+            found = f"{command} [{count.occurrences[command]}]"
+            count.seen[process, command] = found
+        return found
+
+    def _wait_returned(self, waiting: Notification) -> None:
+        """Until the call that was let go last has returned.
+
+        CONTINUE does not say when. The same thread's next call says so; another thread's does not: then its process
+        must be seen to be gone, asleep elsewhere, or at work in user mode for a while.
+        """
+        if self.flying is None or self.flying[0] == waiting.process:
+            return
+        process, _ = self.flying
+        deadline = time.monotonic() + RETURN_S
+        quiet = 0
+        while quiet < 3 and time.monotonic() < deadline:
+            state = _state(process)
+            if state in ("", "Z", "X", "S", "T", "t"):
+                break
+            quiet = quiet + 1 if state == "R" else 0
+            os.sched_yield()
+        self.flying = None
+
+    # -- what a call is about ------------------------------------------------------------------------------------
+
+    def _on_disk(self, waiting: Notification) -> str | None:
+        """The path that the call changes when it is on the machine's disk and the call changes it; else None."""
+        if waiting.name == "ioctl":
+            return self._descriptor(waiting, 0)
+        call = DISK_CALLS[waiting.name]
+        if call.always:
+            return waiting.name
+        if call.fd is not None:
+            return self._descriptor(waiting, call.fd)
+        if call.paths[0][0] is not None and waiting.name == "utimensat" and waiting.arguments[1] == 0:
+            return self._descriptor(waiting, 0)
+        return self._path(waiting, call)
+
+    def _descriptor(self, waiting: Notification, index: int) -> str | None:
+        number = _signed(waiting.arguments[index])
+        if number < 0 or _mount_of(f"/proc/{waiting.process}/fdinfo/{number}") not in self.mounts:
+            return None
+        link = f"/proc/{waiting.process}/fd/{number}"
+        if waiting.name in REGULAR_ONLY and not stat.S_ISREG(os.stat(link).st_mode):
+            return None
+        return os.readlink(link)
+
+    def _path(self, waiting: Notification, call: Call) -> str | None:
+        shown = []
+        here = False
+        for base, index in call.paths:
+            text = _string(waiting.process, waiting.arguments[index])
+            folder = None if base is None else _signed(waiting.arguments[base])
+            path = _absolute(waiting.process, folder, text)
+            shown.append(path)
+            here = here or self._is_here(waiting, call, path)
+        return " -> ".join(shown) if here else None
+
+    def _is_here(self, waiting: Notification, call: Call, path: str) -> bool:
+        root = os.open(f"/proc/{waiting.process}/root", os.O_PATH | os.O_DIRECTORY)
+        try:
+            folder = kernel.open_in_root(root, os.path.dirname(path.rstrip("/")) or "/", os.O_PATH)
+        except OSError:
+            return False  # there is no such folder: the call changes nothing
+        finally:
+            os.close(root)
+        try:
+            if _mount_of(f"/proc/self/fdinfo/{folder}") not in self.mounts:
+                return False
+            if call.flags is None:
+                return True
+            return _opens(waiting, call, folder, os.path.basename(path.rstrip("/")))
+        finally:
+            os.close(folder)
+
+
+def _opens(waiting: Notification, call: Call, folder: int, name: str) -> bool:
+    """Whether this open(2) makes a file or empties one. A link is followed as far as one step tells."""
+    if call.flags == -1:
+        flags = CREATE
+    elif call.flags == -2:
+        flags = int.from_bytes(_memory(waiting.process, waiting.arguments[2], 8), "little")
+    else:
+        flags = waiting.arguments[call.flags or 0] & 0xFFFFFFFF
+    if not flags & (os.O_CREAT | os.O_TRUNC):
+        return False
+    try:
+        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return changes(flags, exists=False, size=0)
+    if stat.S_ISLNK(status.st_mode):
+        return bool(flags & os.O_TRUNC)
+    if not stat.S_ISREG(status.st_mode):
+        return False
+    return changes(flags, exists=True, size=status.st_size)
+
+
+def _signed(argument: int) -> int:
+    value = argument & 0xFFFFFFFF
+    return value - (1 << 32) if value & 0x80000000 else value
+
+
+def _mount_of(fdinfo: str) -> int:
+    with open(fdinfo, encoding="ascii") as lines:
+        for line in lines:
+            if line.startswith("mnt_id:"):
+                return int(line.split()[1])
+    return -1
+
+
+def _memory(process: int, address: int, size: int) -> bytes:
+    fd = os.open(f"/proc/{process}/mem", os.O_RDONLY)
+    try:
+        return os.pread(fd, size, address)
+    finally:
+        os.close(fd)
+
+
+def _string(process: int, address: int) -> str:
+    if address == 0:
+        return ""
+    found = b""
+    while b"\0" not in found and len(found) < 4096:
+        # never across a page that may not be there
+        found += _memory(process, address + len(found), 4096 - (address + len(found)) % 4096)
+    return os.fsdecode(found.split(b"\0")[0])
+
+
+def _absolute(process: int, folder: int | None, path: str) -> str:
+    """A path as the machine sees it, absolute and without dots."""
+    if not path.startswith("/"):
+        link = "cwd" if folder is None or folder == _AT_FDCWD else f"fd/{folder}"
+        path = os.path.join(os.readlink(f"/proc/{process}/{link}"), path)
+    return os.path.normpath(path)
+
+
+def _command(process: int) -> str:
+    try:
+        with open(f"/proc/{process}/cmdline", "rb") as file:
+            return os.fsdecode(file.read().rstrip(b"\0").replace(b"\0", b" "))
+    except OSError:
+        return "?"
+
+
+def _state(process: int) -> str:
+    """R, S, D, Z, … (proc(5), stat, field 3); empty when the process is gone."""
+    try:
+        with open(f"/proc/{process}/stat", encoding="ascii", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+
+
+def disk_mounts(process: int) -> list[int]:
+    """The mount ids of a machine's disk: its overlays and what else is mounted from a block device."""
+    found = []
+    with open(f"/proc/{process}/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+        for line in lines:
+            words = line.split()
+            kind = words[words.index("-") + 1]
+            if kind in ("overlay", "ext4"):
+                found.append(int(words[0]))
+    return found
