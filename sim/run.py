@@ -49,10 +49,10 @@ def _run(plan: Plan, emit: Callable[[Event], None], began: float) -> None:
         elif message["event"] == "note":
             emit(Note(now, machine, message["text"]))
 
-    lab = Lab(plan, functools.partial(_services, plan), tell)
+    lab = Lab(plan, functools.partial(services, plan), tell)
     context = Context(plan, lab, emit, began)
     emit(RunStarted(context.now, plan.scenario, asdict(plan.params), lab.facts()))
-    _baseline(context)
+    baseline(context)
     broken = False
     for number, step in enumerate(plan.steps):
         context.step = number
@@ -70,7 +70,7 @@ def _run(plan: Plan, emit: Callable[[Event], None], began: float) -> None:
     _final(context)
 
 
-def _services(plan: Plan, machine: MachinePlan) -> Mapping[str, Callable[[], None]]:
+def services(plan: Plan, machine: MachinePlan) -> Mapping[str, Callable[[], None]]:
     ports = plan.listeners.get(machine.name, ())
     return {"listeners": probe.listener(ports)} if ports else {}
 
@@ -78,7 +78,7 @@ def _services(plan: Plan, machine: MachinePlan) -> Mapping[str, Callable[[], Non
 # -- before and after --------------------------------------------------------------------------------------------
 
 
-def _baseline(context: Context) -> None:
+def baseline(context: Context) -> None:
     """Boot everything, wait until the named flows are delivered, and write down how things are."""
     plan, lab = context.plan, context.lab
     lab.boot_all()
@@ -144,7 +144,7 @@ def _closing(
         state = wait_equal(context, name, references[name], deadline)
         transaction = context.transaction(name)
         if transaction == "unknown" and label == "final":
-            transaction = _ask_by_commit(context, name)
+            transaction = ask_by_commit(context, name)
         context.picture(label, name, state, transaction)
     outcomes = wait_delivered(context, [t for t in context.targets if t.key in wanted], deadline)
     rest = [target for target in context.targets if target.key not in outcomes]
@@ -153,7 +153,7 @@ def _closing(
     return outcomes
 
 
-def _ask_by_commit(context: Context, name: str) -> str:
+def ask_by_commit(context: Context, name: str) -> str:
     """A mechanism without a `status`: a commit without a transaction is refused with its `wrong-state`."""
     mechanism = context.plan.mechanism
     if mechanism.commit is None:

@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sim import stacks
+from sim.faults.supervisor import Supervisor
 from sim.planned import MachinePlan, Plan
 from sim.scenario import FileText
 from sim.world import sandbox, sysctls
 from sim.world.disk import Disk, copy_etc
+from sim.world.image import ImageDisk
 from sim.world.init import Boot, Phase
 from sim.world.machine import Machine
 from sim.world.network import Switch
@@ -29,22 +31,34 @@ class Lab:
         plan: Plan,
         services: Callable[[MachinePlan], Mapping[str, Callable[[], None]]],
         tell: Callable[[str, Mapping[str, Any]], None],
+        watched: str | None = None,
     ) -> None:
-        """`services`: what a machine runs in its late phase; `tell` hears what the machines' PID 1s report."""
+        """`services`: what a machine runs in its late phase; `tell` hears what the machines' PID 1s report.
+
+        `watched`: the machine that boots under a filter (`sim.faults`). Raises LabError, Missing, OSError.
+        """
         self.plan = plan
         self._services = services
         privileged = sandbox.privileged_world()
         self.switches = {name: Switch(network) for name, network in plan.networks.items()}
         self.machines: dict[str, Machine] = {}
         copies: dict[str, str] = {}
+        # forked first: it must not hold what belongs to machines
+        supervisor = Supervisor() if watched else None
         for name, machine in plan.machines.items():
             if not privileged and machine.root not in copies:
                 copies[machine.root] = copy_etc(machine.root, f"{sandbox.SCRATCH}/etc-{len(copies)}")
-            disk = Disk(f"{sandbox.SCRATCH}/disks/{name}", machine.root, privileged, copies.get(machine.root))
+            home = f"{sandbox.SCRATCH}/disks/{name}"
+            if plan.params.disk == "lose-unsynced" and name == plan.subject:
+                disk: Disk = ImageDisk(home, machine.root)
+            else:
+                disk = Disk(home, machine.root, privileged, copies.get(machine.root))
             programs = stacks.get(machine.stack).programs
             scripts = {path: FileText(text.encode(), 0o755) for path, text in programs.items()}
             disk.format({**scripts, **machine.files})
             self.machines[name] = Machine(machine, disk, self.switches, self._boot, tell)
+            if name == watched:
+                self.machines[name].supervisor = supervisor
 
     def _boot(self, machine: MachinePlan) -> Boot:
         stack = stacks.get(machine.stack)

@@ -1,0 +1,454 @@
+"""Stop a verb of any mechanism before every call that changes the disk, boot the machine, and say what is left.
+
+    record: the verb once under the filter -> Points
+    strike: for each point, the same again; everything stops just before that call; a crash or a power cut
+    judge:  the machine boots through its real boot path; files, kernel state, flows, transaction; then boots again
+
+Runs are independent: workers share the points out. A power cut is taken twice (`image`): as the disk is at that
+instant, and after another process has fsynced another file, which writes out the journal but not delayed data.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+import selectors
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import IO, Any, Literal
+
+from sim import expect, run, steps
+from sim.errors import BadInput, LabError, Missing, Mistake
+from sim.events import Event, PhaseEnded, State
+from sim.faults import filter as seccomp
+from sim.faults.supervisor import Order, Point
+from sim.planned import Plan
+from sim.probe import Outcome
+from sim.scenario import Step
+from sim.session import VERB_S, Context, settle, wait_delivered, wait_equal
+from sim.vocabulary import VERBS
+from sim.world import image, sandbox
+from sim.world.image import ImageDisk
+from sim.world.lab import Lab
+
+VERBS_UNDER_TEST = ("begin", "commit", "rollback", "boot")
+JUDGE_S = 2.0
+"""How long files, kernel state and flows may take after the boot to be what they should."""
+
+Left = Literal["old", "new", "mixed", "lost", "unreachable", "unreached"]
+_ALLOWED: dict[str, tuple[Left, ...]] = {"begin": ("old",), "rollback": ("old",), "boot": ("old",),
+                                         "commit": ("old", "new")}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Strike:
+    """What one interruption left. `image`: "" for a crash, else which of the two images of a power cut.
+
+    `at` is the point's number; one more than the last stands for the instant after the verb has returned.
+    `left`: old | new | mixed (each file is old or new) | lost (a file is neither) | unreachable (files are right,
+    the machine is not) | unreached (the verb ended before this point).
+    """
+
+    at: int
+    image: str
+    left: Left
+    good: bool
+    problems: tuple[str, ...]
+    seconds: float
+
+    @property
+    def unknown(self) -> bool:
+        """Whether the laboratory could not tell."""
+        return self.left == "unreached"
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """What is to be done: a plan that has `begin` and a change, the verb, and which points (None: all)."""
+
+    plan: Plan
+    verb: str
+    at: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """The result of a campaign. `trouble`: why it could not be finished (then the verdict is unknown)."""
+
+    campaign: Campaign
+    points: tuple[Point, ...]
+    strikes: tuple[Strike, ...]
+    seconds: float
+    trouble: str = ""
+    missing: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """fail | unknown | skip | pass."""
+        if any(not strike.good and not strike.unknown for strike in self.strikes):
+            return "fail"
+        if self.missing:
+            return "skip"
+        if self.trouble or not self.points or any(strike.unknown for strike in self.strikes):
+            return "unknown"
+        return "pass"
+
+
+def split(plan: Plan) -> tuple[Step, list[Step]]:
+    """The `begin` of a plan and the steps that change the machine after it. Raises BadInput when it has none."""
+    begins = [number for number, step in enumerate(plan.steps) if step.verb == "begin" and not step.args.get("status")]
+    if not begins:
+        raise BadInput([Mistake(plan.file, "a crash needs a scenario with a begin and a change after it")])
+    changes = []
+    for step in plan.steps[begins[0] + 1 :]:
+        if VERBS[step.verb].product or step.verb in ("reboot", "crash", "power-cut", "shutdown", "boot"):
+            break
+        if not VERBS[step.verb].asks:
+            changes.append(step)
+    return plan.steps[begins[0]], changes
+
+
+def missing(plan: Plan) -> str | None:
+    """Why this cannot be done on this machine, or None."""
+    if plan.skip is not None:
+        return plan.skip
+    return seccomp.missing() or (image.missing() if plan.params.disk == "lose-unsynced" else None)
+
+
+class Bench:
+    """One laboratory in which a verb is interrupted again and again. Only inside a sandbox."""
+
+    def __init__(self, campaign: Campaign) -> None:
+        plan = campaign.plan
+        assert plan.subject is not None
+        self.campaign, self.name = campaign, plan.subject
+        self.begin, self.changes = split(plan)
+        self.hooks: list[PhaseEnded] = []
+        lab = Lab(plan, functools.partial(run.services, plan), self._tell, watched=self.name)
+        self.context = Context(plan, lab, self._emit, time.monotonic())
+        self.machine = lab.machines[self.name]
+        self.supervisor = self.machine.supervisor
+        self.disk = self.machine.disk
+        self.kept: dict[str, str] = {}
+
+    def _emit(self, event: Event) -> None:
+        """Pictures are compared here and now; there is no journal of thousands of boots."""
+
+    def _tell(self, machine: str, message: Mapping[str, Any]) -> None:
+        if message["event"] == "phase" and machine == self.name and message["phase"] == "pre-network":
+            fields = {key: message[key] for key in ("phase", "command", "status", "milliseconds", "output", "why")}
+            self.hooks.append(PhaseEnded(at=0.0, machine=machine, boot=self.machine.boots, **fields))
+
+    # -- before the verb -----------------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """The old state, the new one, and the disks to start from. Raises LabError."""
+        run.baseline(self.context)
+        self.old, self.old_flows = self._picture()
+        self._keep("initial")
+        self._do(self.begin)
+        self._change()
+        self.new, self.new_flows = self._picture()
+        if self.campaign.verb == "boot" or (not isinstance(self.disk, ImageDisk) and self.campaign.verb != "begin"):
+            self._keep("open")
+        self.machine.crash()
+
+    def _picture(self) -> tuple[State, list[str]]:
+        outcomes = self.context.probe(self.context.targets)
+        return self.context.read(self.name), [key for key, outcome in outcomes.items() if outcome.delivered]
+
+    def _keep(self, name: str) -> None:
+        where = f"{sandbox.SCRATCH}/kept-{name}"
+        self.disk.keep(where)
+        self.kept[name] = where
+
+    def _do(self, step: Step) -> None:
+        done = steps.do(self.context, step)
+        if done.outcome != "done":
+            said = "; ".join((*done.problems, done.output.strip()))
+            raise LabError(f"{step.verb} failed before anything was interrupted: {said or done.status}")
+
+    def _change(self) -> None:
+        for step in self.changes:
+            self._do(step)
+
+    def ready(self) -> None:
+        """The machine just before the verb (for `boot`: off, with an open transaction)."""
+        verb = self.campaign.verb
+        if "open" in self.kept:
+            self.disk.restore(self.kept["open"])
+        else:
+            self.disk.restore(self.kept["initial"])
+        if verb == "boot":
+            return
+        self._boot(hook=False, watched=True)
+        if "open" not in self.kept and verb != "begin":
+            self._do(self.begin)
+            self._change()
+
+    def _boot(self, hook: bool, watched: bool) -> None:
+        self.machine.hook, self.machine.supervisor = hook, self.supervisor if watched else None
+        self.context.lab.boot(self.name)
+        self.machine.hook = True
+        if not self.machine.stopped:
+            settle(self.context, [self.name], time.monotonic() + JUDGE_S)
+
+    # -- the verb ------------------------------------------------------------------------------------------------
+
+    def act(self, order: Order) -> int | None:
+        """Run the verb under an order of the supervisor; its exit status, None when it was stopped."""
+        assert self.supervisor is not None
+        if self.campaign.verb == "boot":
+            self.supervisor.arm(order)
+            self.hooks.clear()
+            self._boot(hook=True, watched=True)
+            return None if self.machine.stopped else self.hooks[-1].status
+        mechanism = self.context.plan.mechanism
+        command = {"begin": mechanism.begin, "commit": mechanism.commit, "rollback": mechanism.rollback}
+        self.supervisor.arm(order)
+        done = self.machine.run(command[self.campaign.verb] or "false", VERB_S)
+        if self.machine.stopped:
+            return None
+        self.supervisor.disarm()
+        return done.status
+
+    def record(self) -> list[Point]:
+        """The points of the verb, in order."""
+        assert self.supervisor is not None
+        self.ready()
+        status = self.act(Order(record=True))
+        if status != 0:
+            raise LabError(f"{self.campaign.verb} exits with {status} though nothing was interrupted")
+        points = list(self.supervisor.points)
+        self.machine.crash()
+        return points
+
+    def strike(self, number: int, point: Point | None) -> Iterator[Strike]:
+        """Interrupt before `point` (None: just after the verb has returned), and judge what is left."""
+        assert self.supervisor is not None
+        began = time.monotonic()
+        self.ready()
+        status = self.act(Order(stop=point.key if point else None))
+        stopped, self.supervisor.stopped = self.machine.stopped, None
+        if point is not None and not stopped:
+            self.machine.crash()
+            yield Strike(number, "", "unreached", False, ("the verb ended before this point",), _since(began))
+            return
+        if point is None and status != 0:
+            raise LabError(f"{self.campaign.verb} exits with {status} though nothing was interrupted")
+        if point is None and self.campaign.verb == "begin":
+            self._change()
+        for which in self._end():
+            began = time.monotonic() if which == "journal" else began
+            yield self._judge(number, point, which, began)
+
+    def _end(self) -> Iterator[str]:
+        """End the machine; yields once for each disk that this may leave, with that disk in place."""
+        if not isinstance(self.disk, ImageDisk):
+            self.machine.crash()
+            yield ""
+            return
+        images = {which: f"{sandbox.SCRATCH}/cut-{which}" for which in ("as-it-is", "journal")}
+        self.disk.image_now(images["as-it-is"], journal=False)
+        self.disk.image_now(images["journal"], journal=True)
+        self.machine.crash()
+        for which, path in images.items():
+            self.disk.put(path)
+            yield which
+
+    # -- what is left --------------------------------------------------------------------------------------------
+
+    def _judge(self, number: int, point: Point | None, which: str, began: float) -> Strike:
+        allowed = _ALLOWED[self.campaign.verb]
+        if point is None and self.campaign.verb == "commit":
+            allowed = ("new",)
+        self.hooks.clear()
+        self._boot(hook=True, watched=False)
+        seen = self.context.read(self.name)
+        left: Left = classify(self.old, self.new, seen)
+        problems = list(self._hook_problems())
+        if left in ("old", "new"):
+            reference, flows = (self.old, self.old_flows) if left == "old" else (self.new, self.new_flows)
+            lost = self._reach(reference, flows)
+            if lost:
+                left = "unreachable"
+            problems += lost
+        else:
+            problems += expect.file_differences(self.old, seen)
+        problems += self._again(seen)
+        good = left in allowed and not problems
+        self.machine.crash()
+        return Strike(number, which, left, good, tuple(problems), _since(began))
+
+    def _hook_problems(self) -> Iterator[str]:
+        for hook in self.hooks:
+            if hook.status or hook.why:
+                yield f"the boot hook ended with {hook.why or hook.status}: {hook.output.strip()}"
+
+    def _reach(self, reference: State, flows: Sequence[str]) -> list[str]:
+        deadline = time.monotonic() + JUDGE_S
+        family = self.context.plan.params.family
+        state = wait_equal(self.context, self.name, reference, deadline)
+        problems = expect.kernel_differences(reference, state, family) if "kernel" in self.context.plan.checks else []
+        wanted = [target for target in self.context.targets if target.key in flows]
+        outcomes: Mapping[str, Outcome] = wait_delivered(self.context, wanted, deadline)
+        lost = [key for key, outcome in outcomes.items() if not outcome.delivered]
+        return problems + [f"{key}: {outcomes[key].reason}" for key in lost]
+
+    def _again(self, before: State) -> list[str]:
+        """A second boot changes nothing, and no transaction is open."""
+        self.machine.crash()
+        self._boot(hook=True, watched=False)
+        problems = list(self._hook_problems()) if len(self.hooks) > 1 else []
+        after = self.context.read(self.name)
+        problems += [f"one more boot: {line}" for line in expect.file_differences(before, after)]
+        problems += expect.litter(self.old, [self.new], after)
+        open_or_not = self.context.transaction(self.name)
+        if open_or_not == "unknown":
+            open_or_not = run.ask_by_commit(self.context, self.name)
+        if open_or_not == "open":
+            problems.append("a transaction is still open")
+        return problems
+
+
+def classify(old: State, new: State, seen: State) -> Left:
+    """What the configuration is: wholly old, wholly new, mixed, or lost."""
+    if not expect.file_differences(old, seen):
+        return "old"
+    if not expect.file_differences(new, seen):
+        return "new"
+    before, after, now = old["files"], new["files"], seen["files"]
+    for path in before.keys() | after.keys() | now.keys():
+        if now.get(path) not in (before.get(path), after.get(path)):
+            return "lost"
+    return "mixed"
+
+
+def _since(began: float) -> float:
+    return round(time.monotonic() - began, 4)
+
+
+# -- workers -------------------------------------------------------------------------------------------------------
+
+
+def conduct(campaign: Campaign, workers: int, progress: Callable[[int, int, Strike | None], None]) -> Report:
+    """Record, then strike every point; `progress(done, of, strike)` is called as strikes come in."""
+    began = time.monotonic()
+    why = missing(campaign.plan)
+    if why is not None:
+        return Report(campaign, (), (), 0.0, missing=why)
+    hearing = _Hearing(progress)
+    points: list[Point] = hearing.record(campaign)
+    if hearing.trouble or not points:
+        trouble = hearing.trouble or "the verb changes nothing on the disk: there is no point to stop it at"
+        return Report(campaign, (), (), _since(began), trouble, hearing.missing)
+    numbers = list(campaign.at or range(1, len(points) + 2))
+    wrong = [number for number in numbers if not 1 <= number <= len(points) + 1]
+    if wrong:
+        raise BadInput([Mistake("--at", f"{wrong[0]}: there are {len(points)} points, and one after the verb")])
+    hearing.strikes(campaign, points, numbers, workers)
+    strikes = tuple(sorted(hearing.found, key=lambda strike: (strike.at, strike.image)))
+    return Report(campaign, tuple(points), strikes, _since(began), hearing.trouble, hearing.missing)
+
+
+class _Hearing:
+    """The parent's side of the workers: each is a sandbox that writes JSON lines into a pipe."""
+
+    def __init__(self, progress: Callable[[int, int, Strike | None], None]) -> None:
+        self.progress = progress
+        self.points: list[Point] = []
+        self.found: list[Strike] = []
+        self.trouble = self.missing = ""
+        self.total = 0
+
+    def record(self, campaign: Campaign) -> list[Point]:
+        self._run([lambda out: _record(campaign, out)])
+        return self.points
+
+    def strikes(self, campaign: Campaign, points: Sequence[Point], numbers: Sequence[int], workers: int) -> None:
+        self.total = len(numbers) * (2 if campaign.plan.params.disk == "lose-unsynced" else 1)
+        count = max(1, min(workers, len(numbers)))
+        shares = [numbers[first::count] for first in range(count)]
+        self._run([functools.partial(_strike, campaign, list(points), share) for share in shares])
+
+    def _run(self, works: Sequence[Callable[[IO[str]], None]]) -> None:
+        selector = selectors.DefaultSelector()
+        keepers: dict[int, int] = {}
+        rest: dict[int, bytes] = {}
+        for work in works:
+            reading, keeper = _spawn(work)
+            keepers[reading], rest[reading] = keeper, b""
+            selector.register(reading, selectors.EVENT_READ)
+        try:
+            while keepers:
+                for key, _ in selector.select(0.1):
+                    data = os.read(key.fd, 1 << 16)
+                    *lines, rest[key.fd] = (rest[key.fd] + data).split(b"\n")
+                    for line in lines:
+                        self._line(json.loads(line))
+                    if not data:
+                        selector.unregister(key.fd)
+                        os.close(key.fd)
+                        _, status = os.waitpid(keepers.pop(key.fd), 0)
+                        if status and not self.trouble:
+                            self.trouble = "a worker ended without a word"
+                self.progress(len(self.found), self.total, None)
+        finally:
+            for keeper in keepers.values():
+                os.kill(keeper, signal.SIGKILL)
+                os.waitpid(keeper, 0)
+
+    def _line(self, message: dict[str, Any]) -> None:
+        match message.pop("kind"):
+            case "points":
+                self.points = [Point(**point) for point in message["points"]]
+            case "strike":
+                strike = Strike(**{**message, "problems": tuple(message["problems"])})
+                self.found.append(strike)
+                self.progress(len(self.found), self.total, strike)
+            case "trouble":
+                self.trouble = message["text"]
+            case "missing":
+                self.missing = message["text"]
+
+
+def _spawn(work: Callable[[IO[str]], None]) -> tuple[int, int]:
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+
+    def inside() -> None:
+        os.close(reading)
+        with os.fdopen(writing, "w", encoding="ascii", buffering=1) as out:
+            try:
+                work(out)
+            except Missing as error:
+                _say(out, kind="missing", text=str(error))
+            except LabError as error:
+                _say(out, kind="trouble", text=str(error))
+            except OSError as error:
+                _say(out, kind="trouble", text=f"{error.strerror}: {error.filename}" if error.filename else str(error))
+
+    keeper = sandbox.spawn(inside)
+    os.close(writing)
+    return reading, keeper
+
+
+def _say(out: IO[str], **message: Any) -> None:
+    print(json.dumps(message), file=out)
+
+
+def _record(campaign: Campaign, out: IO[str]) -> None:
+    bench = Bench(campaign)
+    bench.prepare()
+    _say(out, kind="points", points=[dataclasses.asdict(point) for point in bench.record()])
+
+
+def _strike(campaign: Campaign, points: list[Point], numbers: Sequence[int], out: IO[str]) -> None:
+    bench = Bench(campaign)
+    bench.prepare()
+    for number in numbers:
+        for strike in bench.strike(number, points[number - 1] if number <= len(points) else None):
+            _say(out, kind="strike", **dataclasses.asdict(strike))
