@@ -365,6 +365,25 @@ def test_a_default_route_that_was_replaced_comes_back() -> None:
     on_machine(work)
 
 
+def test_two_interfaces_in_one_network_keep_their_order() -> None:
+    """Traffic to the network leaves by the interface that is first at a boot, also after that one was reloaded."""
+
+    def work(machine: Machine) -> None:
+        machine.write({"ifcfg-eth0": SERVER, "ifcfg-eth1": OTHER.replace("198.51.100.10", "192.0.2.11")})
+        machine.run("network", "start")
+        booted = machine.state()
+        assert "dev eth0" in ip("route", "get", "192.0.2.99")
+        for change in ("MTU=1400\n", ""):
+            machine.write({"ifcfg-eth0": SERVER + change})
+            assert machine.run("network", "reload") == 0, machine.output
+            assert "dev eth0" in ip("route", "get", "192.0.2.99")
+        assert [route for route in machine.state()["routes"] if not route.startswith("-6")] == [
+            route for route in booted["routes"] if not route.startswith("-6")
+        ]
+
+    on_machine(work)
+
+
 def test_a_device_that_was_plugged_in_again_is_configured_again() -> None:
     def work(machine: Machine) -> None:
         machine.write({"ifcfg-eth0": SERVER})

@@ -297,6 +297,23 @@ class Host:
             self.tell(problem)
         return not problems
 
+    def repair_order(self) -> bool:
+        """Two interfaces in one IPv4 network: traffic leaves by the one that was first; as at a boot it shall be."""
+        place = {record.device: number for number, record in reversed(list(enumerate(self.records.applied())))}
+        groups: dict[tuple[int, int, str, int, int], list[Route]] = {}
+        for route in self.kernel.connected():
+            if route.device in place:
+                groups.setdefault(route.key, []).append(route)
+        problems: list[str] = []
+        for routes in groups.values():
+            right = sorted(routes, key=lambda route: place[route.device or ""])
+            for route in right if right != routes else ():
+                self._attempt(problems, f"order of {route.to}", partial(self.kernel.route, "del", route))
+                self._attempt(problems, f"order of {route.to}", partial(self.kernel.route, "append", route))
+        for problem in problems:
+            self.tell(problem)
+        return not problems
+
     # -- take down
 
     def take_down(self, record: Applied) -> bool:

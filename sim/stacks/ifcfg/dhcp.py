@@ -26,26 +26,25 @@ def start(device: str, family: str, root: Path = Path("/")) -> str:
     if program is None:
         return f"no DHCPv{family} client is installed (dhclient, udhcpc or dhcpcd); no address by DHCP"
     pid_file = str(_pid_file(device, family, root))
-    leases = f"/var/lib/dhclient/dhclient{'6' if family == '6' else ''}-{device}.leases"
+    leases = root / f"var/lib/dhclient/dhclient{'6' if family == '6' else ''}-{device}.leases"
     arguments = {
-        "dhclient": ["-1", "-q", *(["-6"] if family == "6" else []), "-lf", leases, "-pf", pid_file, device],
+        "dhclient": ["-1", "-q", *(["-6"] if family == "6" else []), "-lf", str(leases), "-pf", pid_file, device],
         "udhcpc": ["-q" if family == "6" else "-b", "-n", "-i", device, "-p", pid_file],
         "dhcpcd": [f"-{family}", "-q", "-w", device],
     }[Path(program).name]
     if Path(program).name == "dhclient":
-        Path(leases).parent.mkdir(parents=True, exist_ok=True)
-    try:
-        done = subprocess.run(
-            [program, *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            timeout=TIMEOUT_S,
-        )
-    except subprocess.TimeoutExpired:
-        stop(device, family, root)
-        return f"{program}: no lease on {device} within {TIMEOUT_S:g} s"
-    return "" if done.returncode == 0 else f"{program}: no lease on {device} (exit status {done.returncode})"
+        leases.parent.mkdir(parents=True, exist_ok=True)
+    nothing = subprocess.DEVNULL
+    words = [program, *arguments]
+    # a session of its own: dhclient forks before it has a lease, and all of it must go when the time is over
+    with subprocess.Popen(words, stdin=nothing, stdout=nothing, stderr=nothing, start_new_session=True) as process:
+        try:
+            status = process.wait(TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            stop(device, family, root)
+            return f"{program}: no lease on {device} within {TIMEOUT_S:g} s"
+    return "" if status == 0 else f"{program}: no lease on {device} (exit status {status})"
 
 
 def stop(device: str, family: str, root: Path = Path("/")) -> None:

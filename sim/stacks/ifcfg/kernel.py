@@ -20,7 +20,7 @@ from typing import Any
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from sim.stacks.ifcfg.iproute import ROUTE_TYPES, RULE_ACTIONS, SCOPES, Hop, Route, Rule
+from sim.stacks.ifcfg.iproute import PROTOCOLS, ROUTE_TYPES, RULE_ACTIONS, SCOPES, Hop, Route, Rule
 from sim.stacks.ifcfg.model import Address
 
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
@@ -176,7 +176,7 @@ class Kernel:
     # -- routes
 
     def route(self, command: str, route: Route) -> None:
-        """command: add | replace | del."""
+        """command: add | append | replace | del."""
         with _errors():
             self._ipr.route(command, **self._route_arguments(route, deleting=command == "del"))
 
@@ -235,6 +235,22 @@ class Kernel:
                 kept = device if route.type == "unicast" and not route.hops else None
                 return replace(route, device=kept) if kept else route
         return None
+
+    def connected(self) -> list[Route]:
+        """The IPv4 routes, broadcast ones too, that the kernel made for addresses, in its order: of equal ones the first is used."""
+        names = {link.index: name for name, link in self.links().items()}
+        with _errors():
+            messages = list(self._ipr.get_routes(family=socket.AF_INET))
+        found: list[Route] = []
+        for message in messages:
+            _, table, to, _, metric = _key(message, 4)
+            device = names.get(message.get_attr("RTA_OIF") or 0)
+            kernels = message["proto"] == PROTOCOLS["kernel"] and message["scope"] == SCOPES["link"]
+            kind = {ROUTE_TYPES[name]: name for name in ("unicast", "broadcast")}.get(message["type"])
+            if device and kernels and kind and not metric:
+                source = message.get_attr("RTA_PREFSRC")
+                found.append(Route(4, to, kind, device=device, table=table, source=source, protocol=message["proto"]))
+        return found
 
     def device_towards(self, gateway: str) -> str | None:
         """The device through which an address is reached now; None: none."""

@@ -240,6 +240,7 @@ def _reload(run: _Run) -> None:
     for bridge, ports in recreated.items():
         run.ok &= run.host.attach_foreign(bridge, ports)
     run.host.collect(with_foreign_ports=True)
+    run.ok &= run.host.repair_order()
     run.ok &= run.host.repair_routes()
     run.ok &= run.host.sync_rules()
     run.ok &= run.host.wait_for_addresses(run.changed)
