@@ -237,7 +237,10 @@ class Kernel:
         return None
 
     def connected(self) -> list[Route]:
-        """The IPv4 routes, broadcast ones too, that the kernel made for addresses, in its order: of equal ones the first is used."""
+        """The IPv4 routes, broadcast ones too, that the kernel made for addresses, in its order.
+
+        Of those to the same network the first is used.
+        """
         names = {link.index: name for name, link in self.links().items()}
         with _errors():
             messages = list(self._ipr.get_routes(family=socket.AF_INET))
