@@ -217,6 +217,24 @@ def test_what_is_no_readable_file_is_named(tmp_path: Path) -> None:
     assert configuration(files).interfaces[0].device == "eth0"
 
 
+def test_names_that_are_no_text_are_named_and_nothing_else_suffers(tmp_path: Path) -> None:
+    folder = os.fsencode(tmp_path / FOLDER.lstrip("/"))
+    os.makedirs(folder)
+    for name in (b"ifcfg-\xff", b"ifcfg-a b", b"ifcfg-a\nb", b"ifcfg-*", b"ifcfg-eth0:\xff", b"ifcfg-", b"ifcfg-eth0"):
+        with open(folder + b"/" + name, "wb") as file:
+            file.write(b"DEVICE=" + (b"eth0\n" + SERVER.encode() if name == b"ifcfg-eth0" else name[6:] + b"\n"))
+    config = configuration(read_files(tmp_path))
+    assert [one.name for one in config.interfaces if not one.skip and not one.failed] == ["*"]
+    (server,) = [one for one in config.interfaces if one.name == "eth0"]
+    assert server.skip is None and [address.address for address in server.addresses] == ["192.0.2.10"]
+    assert "invalid alias number" in str(server.messages[0])
+    assert len(config.messages) == 3
+    records = Records(tmp_path)
+    for one in config.interfaces:
+        records.put(Applied(one, one.device, 1))
+    assert {one.interface.name for one in records.applied()} == {one.name for one in config.interfaces}
+
+
 TEXT = """DEVICE IPADDR IPADDR0 PREFIX NETMASK GATEWAY MTU IPV6ADDR DNS1 TYPE BRIDGE VLAN DELAY STP METRIC HWADDR
 ADDRESS0 NETMASK0 GATEWAY0 = = = = yes eth0 192.0.2.1 24 255.0.0.0 2001:db8::1/64 ' -1 Bridge via dev default table from
 10.0.0.0/8 nexthop é ² ٣ % 1_0 PHYSDEV"""

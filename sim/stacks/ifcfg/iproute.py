@@ -107,6 +107,22 @@ def is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= 20
 
 
+def is_device_name(text: str) -> bool:
+    """What the kernel's dev_valid_name takes (1 to 15 bytes, no slash, no colon, no white space), and is UTF-8."""
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        return False
+    return 0 < size <= 15 and text not in (".", "..") and not re.search(r"[/:\s]", text)
+
+
+def _device(words: _Words, after: str) -> str:
+    text = words.take(after)
+    if not is_device_name(text):
+        raise ValueError(f"{after} {text!r} cannot be the name of a device")
+    return text
+
+
 def number(text: str, what: str, low: int = 0, high: int = 2**32 - 1) -> int:
     """A number as `ip` reads it (decimal, 0x hexadecimal). Raises ValueError with what would be valid."""
     hexadecimal = re.fullmatch("0[xX][0-9a-fA-F]+", text)
@@ -178,7 +194,7 @@ def _hops(words: _Words, family: int) -> tuple[Hop, ...]:
         elif word == "via":
             hops[-1] = replace(hops[-1], gateway=_gateway(words, family))
         elif word == "dev":
-            hops[-1] = replace(hops[-1], device=words.take(word))
+            hops[-1] = replace(hops[-1], device=_device(words, word))
         elif word == "weight":
             hops[-1] = replace(hops[-1], weight=number(words.take(word), word, 1, 256))
         elif word == "onlink":
@@ -212,8 +228,8 @@ def parse_route(arguments: Sequence[str], family: int, tables: Mapping[str, int]
 def _route_word(word: str, words: _Words, route: Route, tables: Mapping[str, int]) -> Route:
     setters: dict[str, Callable[[], Route]] = {
         "via": lambda: replace(route, via=_gateway(words, route.family)),
-        "dev": lambda: replace(route, device=words.take(word)),
-        "oif": lambda: replace(route, device=words.take(word)),
+        "dev": lambda: replace(route, device=_device(words, word)),
+        "oif": lambda: replace(route, device=_device(words, word)),
         "table": lambda: replace(route, table=table(words.take(word), tables)),
         "src": lambda: replace(route, source=address(words.take(word), route.family, "src")),
         "scope": lambda: replace(route, scope=named(words.take(word), word, SCOPES)),
@@ -276,9 +292,9 @@ def _rule_word(word: str, words: _Words, rule: Rule, tables: Mapping[str, int]) 
     setters: dict[str, Callable[[], Rule]] = {
         "from": lambda: replace(rule, source=selector()),
         "to": lambda: replace(rule, to=selector()),
-        "iif": lambda: replace(rule, iif=words.take(word)),
-        "dev": lambda: replace(rule, iif=words.take(word)),
-        "oif": lambda: replace(rule, oif=words.take(word)),
+        "iif": lambda: replace(rule, iif=_device(words, word)),
+        "dev": lambda: replace(rule, iif=_device(words, word)),
+        "oif": lambda: replace(rule, oif=_device(words, word)),
         "fwmark": marked,
         "tos": lambda: replace(rule, tos=number(words.take(word), word, 0, 255)),
         "dsfield": lambda: replace(rule, tos=number(words.take(word), word, 0, 255)),

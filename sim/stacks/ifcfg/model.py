@@ -286,7 +286,7 @@ class _Reader:
             return one if self.text("HWADDR") else self.skip(one, "neither DEVICE nor HWADDR is set")
         if one.device == "lo":
             return self.skip(one, "DEVICE=lo belongs to the machine, not to this stack", "DEVICE")
-        if not _is_device_name(one.device):
+        if not iproute.is_device_name(one.device):
             return self.skip(one, f"DEVICE={one.device!r} cannot be the name of a device; skipped", "DEVICE")
         return one
 
@@ -354,7 +354,7 @@ class _Reader:
             written = one.device[len("vlan") :]
         if not iproute.is_number(written) or int(written) > 4094:
             return self.skip(one, f"{written or one.device!r} gives no VLAN id from 0 to 4094; skipped", "VLAN")
-        if not _is_device_name(physdev):
+        if not iproute.is_device_name(physdev):
             return self.skip(one, f"PHYSDEV should be set for device {one.device}; skipped", "VLAN")
         return replace(one, kind="vlan", physdev=physdev, vlan_id=int(written))
 
@@ -374,7 +374,7 @@ class _Reader:
             one = replace(one, port_of="bond", master=master)
         elif self.text("BRIDGE"):
             one = replace(one, port_of="bridge", master=self.text("BRIDGE"))
-        if one.port_of and not _is_device_name(one.master or ""):
+        if one.port_of and not iproute.is_device_name(one.master or ""):
             name = "MASTER" if one.port_of == "bond" else "BRIDGE"
             return self.skip(one, f"{name}={one.master!r} cannot be the name of a device; skipped", name)
         return one
@@ -475,6 +475,9 @@ class _Reader:
                 continue
             values = self._read(script, inherited)
             label = values["DEVICE"].text if "DEVICE" in values else script.removeprefix("ifcfg-")
+            if not re.fullmatch(r"[^:]*:[0-9A-Za-z_]*", label):
+                self.messages.append(Message(f"{label!r} has an invalid alias number; left out", f"{FOLDER}/{script}"))
+                continue
             if "ONPARENT" in values and values["ONPARENT"].text in ("no", "NO"):
                 continue
             has_address = "IPADDR" in values and values["IPADDR"].text
@@ -624,12 +627,6 @@ class _Reader:
             except ValueError:
                 self.tell(name, "is no IP address; left out")
         return tuple(found)
-
-
-def _is_device_name(text: str) -> bool:
-    """What the kernel's dev_valid_name takes: 1 to 15 bytes, no slash, no colon, no white space."""
-    size = len(text.encode("utf-8", "surrogateescape"))
-    return 0 < size <= 15 and text not in (".", "..") and not re.search(r"[/:\s]", text)
 
 
 def _prefix(text: str, high: int) -> int:

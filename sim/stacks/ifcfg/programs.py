@@ -80,7 +80,7 @@ class _Run:
                 self.records.put(replace(record, interface=one))  # rules and name servers may have changed
                 continue
             done = self.up(one, sorted(devices))
-            print(f"Bringing up interface {one.name}: {'ok' if done else 'failed'}", flush=True)
+            say(f"Bringing up interface {one.name}: {'ok' if done else 'failed'}")
             self.ok &= done
 
     def settle(self) -> None:
@@ -105,8 +105,13 @@ class _Run:
 
     def down(self, record: Applied) -> None:
         done = self.host.take_down(record)
-        print(f"Shutting down interface {record.interface.name}: {'ok' if done else 'failed'}", flush=True)
+        say(f"Shutting down interface {record.interface.name}: {'ok' if done else 'failed'}")
         self.ok &= done
+
+
+def say(text: str) -> None:
+    """One line on standard output, whatever bytes it repeats."""
+    print(text.encode("utf-8", "backslashreplace").decode(), flush=True)
 
 
 def tell(text: str) -> None:
@@ -235,7 +240,7 @@ def _reload(run: _Run) -> None:
         run.ok &= run.host.take_down(record)
         if record.interface.kind == "bridge" and not run.forgets(record):
             recreated[record.device] = run.host.recreate(record.device)
-        print(f"Shutting down interface {record.interface.name}", flush=True)
+        say(f"Shutting down interface {record.interface.name}")
     run.boot(wanted)
     for bridge, ports in recreated.items():
         run.ok &= run.host.attach_foreign(bridge, ports)
@@ -273,7 +278,7 @@ def _going(run: _Run, current: dict[str, Interface], wanted: set[str]) -> set[st
 
 
 def _status(run: _Run) -> None:
-    print("Configured devices:")
-    print(" ".join(["lo", *(one.name for one in run.config.interfaces)]))
-    print("Currently active devices:")
-    print(" ".join(name for name, link in run.kernel.links().items() if link.up))
+    say("Configured devices:")
+    say(" ".join(["lo", *(one.name for one in run.config.interfaces)]))
+    say("Currently active devices:")
+    say(" ".join(name for name, link in run.kernel.links().items() if link.up))
