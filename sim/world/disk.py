@@ -16,6 +16,7 @@ import errno
 import grp
 import os
 import pwd
+import re
 import shutil
 import stat
 import subprocess
@@ -61,6 +62,8 @@ NO_FILES = (
 """Files that a new disk does not inherit."""
 
 _FOLDERS = ("etc", "usr", "var", "opt", "root", "home", "srv", "boot")
+_NEEDED = ("usr", "var")
+"""Those that a machine needs even where other file systems are mounted inside of them; others are then empty."""
 _FRESH = ("proc", "sys", "dev", "run", "tmp", "mnt", "media", "lost+found")
 _COMMON = ("var/lib", "var/log", "var/cache", "var/tmp", "var/spool", "usr/sbin", "usr/lib", "usr/local", "usr/bin")
 _RECORDS = ("var/lib", "var/log", "var/cache", "var/spool")
@@ -97,15 +100,36 @@ class Disk:
         if self.privileged:
             yield self._layer("", self.root)
             return
+        self._mount_points = mount_points()
         for name in _FOLDERS:
-            path = os.path.join(self.root, name)
-            if os.path.isdir(path) and not os.path.islink(path):
-                yield self._layer(name, etc if name == "etc" and etc else self._readable(name, path))
+            if name == "etc" and etc:
+                yield self._layer(name, etc)
+            else:
+                yield from self._cover(name)
+
+    def _cover(self, name: str) -> Iterator[Layer]:
+        """Overlays for a folder. A user namespace may put none over a folder with mounts inside: over its parts then.
+
+        (fs/namespace.c, has_locked_children.)
+        """
+        path = os.path.join(self.root, name)
+        if not os.path.isdir(path) or os.path.islink(path):
+            return
+        if not any(point.startswith(os.path.realpath(path) + "/") for point in self._mount_points):
+            yield self._layer(name, self._readable(name, path))
+            return
+        lower = self._empty_like(name, path)
+        yield self._layer(name, lower)
+        if name.split("/")[0] in _NEEDED and os.access(path, os.R_OK | os.X_OK):
+            for part in sorted(os.listdir(path)):
+                _copy_one(os.path.join(path, part), os.path.join(lower, part))
+                yield from self._cover(f"{name}/{part}")
 
     def _readable(self, name: str, path: str) -> str:
         """The folder, or an empty one like it when this user may not look into it (/root)."""
-        if os.access(path, os.R_OK | os.X_OK):
-            return path
+        return path if os.access(path, os.R_OK | os.X_OK) else self._empty_like(name, path)
+
+    def _empty_like(self, name: str, path: str) -> str:
         empty = os.path.join(self.home, name, "lower")
         os.makedirs(empty)
         os.chmod(empty, stat.S_IMODE(os.stat(path).st_mode))
@@ -141,7 +165,7 @@ class Disk:
         relative = path.strip("/")
         if not self.privileged and relative.split("/")[0] in ("bin", "sbin", "lib", "lib64"):
             relative = "usr/" + relative  # merged /usr
-        for layer in self.layers:
+        for layer in reversed(self.layers):  # a part comes after the whole
             if not layer.at:
                 return os.path.join(layer.upper, self._through_links(relative))
             if relative == layer.at or relative.startswith(layer.at + "/"):
@@ -233,6 +257,18 @@ class Disk:
         for layer in self.layers:
             self._overlay(layer, os.path.join(at, layer.at))
 
+    def shows(self, path: str) -> bool:
+        """Whether a machine over the host's own tree sees this folder of the host."""
+        if os.path.realpath(self.root) != "/":
+            return True
+        for layer in reversed(self.layers):
+            place = f"/{layer.at}"
+            if path == place or path.startswith(place.rstrip("/") + "/"):
+                fresh = not layer.at and path.split("/")[1] in _FRESH
+                same = layer.lower == place and os.stat(path).st_dev == os.stat(place).st_dev
+                return path == place or (same and not fresh)
+        return False
+
     def _overlay(self, layer: Layer, at: str) -> None:
         options = f"lowerdir={_escape(layer.lower)},upperdir={_escape(layer.upper)},workdir={_escape(layer.work)}"
         options += ",index=off,metacopy=off" if self.privileged else ",userxattr"
@@ -269,6 +305,22 @@ class Disk:
                     upper = os.path.join(folder, name)
                     inner = os.path.relpath(upper, layer.upper)
                     yield "/" + os.path.join(layer.at, inner), upper, os.path.join(layer.lower, inner)
+
+
+def _copy_one(source: str, target: str) -> None:
+    """A link, a folder without what is in it, or a file, where this user may read it."""
+    if os.path.isdir(source) and not os.path.islink(source):
+        os.mkdir(target)
+    else:
+        with contextlib.suppress(OSError):
+            shutil.copy2(source, target, follow_symlinks=False)
+
+
+def mount_points() -> list[str]:
+    """Where file systems are mounted (proc(5), /proc/self/mountinfo)."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+        points = [line.split(" ")[4] for line in lines]
+    return [re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), point) for point in points]
 
 
 def owner_ids(owner: str) -> tuple[int, int]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 from sim.world import kernel
@@ -30,8 +29,9 @@ def build(disk: Disk, at: str, boot_id: str) -> None:
     _devices(f"{at}/dev")
     kernel.mount("sysfs", f"{at}/sys", "sysfs", kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV)
     kernel.mount("proc", f"{at}/proc", "proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC)
-    for path in hidden_python(disk.root, disk.privileged):
-        _show(path, at)
+    for path in python_folders():
+        if not disk.shows(path):
+            _show(path, at)
     os.makedirs(f"{at}/run/sim", mode=0o700)
     for folder in ("lock", "network", "systemd/netif", "dbus"):
         os.makedirs(f"{at}/run/{folder}", exist_ok=True)
@@ -96,19 +96,6 @@ def python_folders() -> list[str]:
         if not any(path == other or path.startswith(other + "/") for other in found) and os.path.isdir(path):
             found.append(path)
     return found
-
-
-def hidden_python(root: str, whole_tree: bool) -> Iterable[str]:
-    """Those of `python_folders` that a machine over the host's tree would not see (in /tmp, on another disk)."""
-    if os.path.realpath(root) != "/":
-        return
-    device = os.stat("/").st_dev
-    for path in python_folders():
-        first = path.split("/")[1]
-        if first in ("tmp", "run", "dev", "mnt") or os.stat(path).st_dev != device:
-            yield path
-        elif not whole_tree and first not in ("usr", "etc", "var", "opt", "root", "home", "srv"):
-            yield path
 
 
 def _show(path: str, at: str) -> None:
