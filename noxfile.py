@@ -6,6 +6,8 @@ A session makes its own environment the first time; `ci/test` runs the same ones
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import nox
@@ -51,6 +53,19 @@ def scenarios(session: nox.Session) -> None:
 
 
 @nox.session
+def unprivileged(session: nox.Session) -> None:
+    """Every shipped scenario again, as an ordinary user."""
+    prepare(session)
+    user = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "env", "HOME=/nonexistent")
+    path = {"PATH": os.pathsep.join([*(session.bin_paths or ()), os.environ["PATH"]])}
+    if os.geteuid() != 0 or subprocess.run([*user, "sim", "--version"], env=path).returncode != 0:
+        session.skip("only root can become an ordinary user, who must be able to read this folder")
+    words = ("sim", "run", "scenarios", "-n", str(os.cpu_count() or 1), "--json", "-", *session.posargs)
+    with open(results(session, ".json"), "w") as out:  # that user could not make the file
+        session.run(*user, *words, external=True, stdout=out, stderr=sys.stderr)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Style and likely mistakes."""
     prepare(session)
@@ -81,5 +96,5 @@ def demo(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def full(session: nox.Session) -> None:
     """Everything: all of the above."""
-    for name in ("lint", "types", "unit", "world", "scenarios", "grid"):
+    for name in ("lint", "types", "unit", "world", "scenarios", "unprivileged", "grid"):
         session.notify(name)

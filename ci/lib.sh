@@ -9,16 +9,30 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PYTHONDONTWRI
 say() { printf '%s\n' "$*"; }
 die() { printf '%s: %s\n' "${0##*/}" "$*" >&2; exit 1; }
 
-# Prints the first interpreter that passes `python -c "$1"`; fails when there is none.
+# Prints the first interpreter that passes `python -c "$1"`; fails when there is none. One that every user can run comes
+# before one of this user alone (below /root), so that what root made here is of use to the others.
 python_that() {
-    local name
-    for name in python3 python3.11 python3.12 python3.13 python3.14; do
-        if command -v "$name" >/dev/null 2>&1 && "$name" -c "$1" >/dev/null 2>&1; then
-            command -v "$name"
-            return 0
-        fi
+    local place name path
+    for place in /usr/local/bin /usr/bin ''; do
+        for name in python3 python3.11 python3.12 python3.13 python3.14; do
+            path=$(command -v "${place:+$place/}$name") || continue
+            [ -z "$place" ] || readable_by_all "$(readlink -f "$path")" || continue
+            if "$path" -c "$1" >/dev/null 2>&1; then
+                say "$path"
+                return 0
+            fi
+        done
     done
     return 1
+}
+# Whether every user can read a file: its own mode, and those of all folders above it.
+readable_by_all() {
+    local path=$1
+    while :; do
+        case $(stat -c %A "$path") in *r?[xt]) ;; *) return 1 ;; esac
+        [ "$path" != / ] || return 0
+        path=$(dirname "$path")
+    done
 }
 any-python() { python_that 'import sys; assert sys.version_info >= (3, 11)'; }
 any-venv() { python_that 'import sys, venv, ensurepip; assert sys.version_info >= (3, 11)'; }
