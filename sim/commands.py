@@ -6,21 +6,20 @@ Exit status: 0 all passed · 1 some failed · 2 bad input, found before anything
 
 from __future__ import annotations
 
-import difflib
 import io
 import json
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from sim.errors import BadInput, LabError, Missing, Mistake, SimError
+from sim.arguments import Choice, chooses, counted, output_file, paths_argument, plans_of, write_out
+from sim.errors import BadInput, LabError, Missing, SimError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 
 BAD_INPUT = 2
 INTERRUPTED = 130
-_SETTABLE = ("stack", "mechanism", "recover", "family", "disk", "dad")
 
 
 def execute(arguments: Sequence[str] | None = None) -> int:
@@ -65,31 +63,7 @@ def program() -> None:
     """Build small networks, break them, roll them back, and say whether every machine is reachable again."""
 
 
-# -- arguments --------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What the command line chooses for every scenario: parameters replace what the file says."""
-
-    sets: dict[str, str]
-    mechanism: str | None
-    recover: tuple[str, ...] | None
-
-
-def _sets(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    sets: dict[str, str] = {}
-    for value in values:
-        key, equals, rest = value.partition("=")
-        if not equals or not rest:
-            raise click.BadParameter(f"{value!r} is not KEY=VALUE")
-        if key not in _SETTABLE:
-            near = difflib.get_close_matches(key, _SETTABLE, 1)
-            hint = f"did you mean {near[0]}?" if near else f"valid: {', '.join(_SETTABLE)}"
-            raise click.BadParameter(f"nothing is called {key!r}; {hint}")
-        if sets.setdefault(key, rest) != rest:
-            raise click.BadParameter(f"{key} is set twice: {sets[key]!r} and {rest!r}")
-    return sets
+# -- run --------------------------------------------------------------------------------------------------------
 
 
 def _shard(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
@@ -101,77 +75,14 @@ def _shard(_context: click.Context, _parameter: click.Parameter, value: str | No
     return int(one), int(many)
 
 
-def _names(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
-    if value is None:
-        return None
-    names = tuple(dict.fromkeys(name.strip() for name in value.split(",")))
-    if not all(names):
-        raise click.BadParameter(f"{value!r} is not NAME,…")
-    return names
-
-
-def _output(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
-    """A file that can be written in the end: better to know now than after an hour."""
-    if value in (None, "-"):
-        return value
-    path = Path(str(value))
-    if path.is_dir():
-        raise click.BadParameter(f"{value} is a folder")
-    if not path.absolute().parent.is_dir():
-        raise click.BadParameter(f"there is no folder {path.absolute().parent}")
-    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
-        raise click.BadParameter(f"{value} can't be written")
-    return value
-
-
-_paths = click.argument("paths", nargs=-1, required=True, metavar="PATH…")
-
-
-def _chooses(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that choose parameters: the same for every command that expands scenarios."""
-    options = (
-        click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", callback=_sets, help=", ".join(_SETTABLE)),
-        click.option("--mechanism", metavar="NAME|FILE", help="The rollback mechanism, in place of the file's."),
-        click.option("--recover", metavar="NAME,…", callback=_names, help="Only these recoveries."),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def _plans(paths: Sequence[str], choice: Choice) -> tuple[int, list[Plan]]:
-    """The number of scenarios below `paths`, and all their runs. Raises BadInput with every mistake there is."""
-    from sim.load import load_all
-    from sim.plan import expand
-
-    scenarios = load_all(paths)
-    plans: list[Plan] = []
-    mistakes: list[Mistake] = []
-    for scenario in scenarios:
-        try:
-            plans += expand(scenario, choice.sets, choice.mechanism, choice.recover)
-        except BadInput as error:
-            mistakes += error.mistakes
-    if mistakes:
-        raise BadInput(mistakes)
-    if not scenarios:
-        raise BadInput([Mistake(path, "no scenario here: they are called NAME.sim.yaml") for path in paths])
-    return len(scenarios), plans
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-# -- run --------------------------------------------------------------------------------------------------------
-
-
 @program.command()
-@_paths
+@paths_argument
 @click.option("-n", "workers", type=click.IntRange(min=1), metavar="WORKERS", help="Runs at once. Default: CPUs.")
-@_chooses
-@click.option("--json", "json_file", metavar="FILE", callback=_output, help="Write the results; - is standard output.")
-@click.option("--junit", "junit_file", metavar="FILE", callback=_output, help="Write the results for a CI system.")
+@chooses
+@click.option(
+    "--json", "json_file", metavar="FILE", callback=output_file, help="Write the results; - is standard output."
+)
+@click.option("--junit", "junit_file", metavar="FILE", callback=output_file, help="Write the results for a CI system.")
 @click.option("--tap", is_flag=True, help="Print the results in the Test Anything Protocol.")
 @click.option("--shard", metavar="I/N", callback=_shard, help="Only every Nth run, from the Ith.")
 @click.option("--journal", metavar="DIR", help="Keep what happened in each run, a file of JSON lines each.")
@@ -201,7 +112,7 @@ def run(
 
     if sum((json_file == "-", junit_file == "-", tap)) > 1:
         raise click.UsageError("only one of --json -, --junit - and --tap can have the standard output")
-    _, plans = _plans(paths, Choice(sets, mechanism, recover))
+    _, plans = plans_of(paths, Choice(sets, mechanism, recover))
     if shard is not None:
         plans = plans[shard[0] - 1 :: shard[1]]
     console = Console(stderr=tap or "-" in (json_file, junit_file), highlight=False)
@@ -209,13 +120,13 @@ def run(
     outcome = _run(plans, workers, _folder(journal), console)
     text.show(console, outcome.results, time.monotonic() - begun)
     if json_file is not None:
-        _write(json_file, json_.render(outcome.results))
+        write_out(json_file, json_.render(outcome.results))
     if junit_file is not None:
-        _write(junit_file, junit.render(outcome.results))
+        write_out(junit_file, junit.render(outcome.results))
     if tap:
-        _write("-", tap_report.render(outcome.results))
+        write_out("-", tap_report.render(outcome.results))
     if outcome.unfinished:
-        print(f"sim: interrupted; {_counted(outcome.unfinished, 'run')} did not finish", file=sys.stderr)
+        print(f"sim: interrupted; {counted(outcome.unfinished, 'run')} did not finish", file=sys.stderr)
         return INTERRUPTED
     return exit_status(outcome.results)
 
@@ -270,59 +181,29 @@ def _folder(name: str | None) -> Path | None:
     return path
 
 
-def _write(name: str, text: str) -> None:
-    """Write `text` to standard output (`-`) or to a file, which is wholly old or wholly new whatever happens."""
-    if name == "-":
-        sys.stdout.write(text)
-        sys.stdout.flush()
-        return
-    try:
-        path = Path(os.path.realpath(name))
-        if path.exists() and not path.is_file():  # /dev/stdout, a pipe: there is nothing to replace
-            path.write_text(text, encoding="utf-8")
-        else:
-            _replace(path, text)
-    except OSError as error:
-        raise LabError(f"can't write {name}: {error.strerror}") from error
-
-
-def _replace(path: Path, text: str) -> None:
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            mask = os.umask(0)
-            os.umask(mask)
-            os.fchmod(file.fileno(), 0o666 & ~mask)  # mkstemp makes files that nobody else can read
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
 # -- the others -------------------------------------------------------------------------------------------------
 
 
 @program.command()
-@_paths
-@_chooses
+@paths_argument
+@chooses
 def validate(
     paths: tuple[str, ...], sets: dict[str, str], mechanism: str | None, recover: tuple[str, ...] | None
 ) -> int:
     """Check scenario files without running anything."""
-    scenarios, plans = _plans(paths, Choice(sets, mechanism, recover))
-    click.echo(f"{_counted(scenarios, 'scenario')}, {_counted(len(plans), 'run')}: good")
+    scenarios, plans = plans_of(paths, Choice(sets, mechanism, recover))
+    click.echo(f"{counted(scenarios, 'scenario')}, {counted(len(plans), 'run')}: good")
     return 0
 
 
 @program.command()
-@_paths
-@_chooses
+@paths_argument
+@chooses
 def show(paths: tuple[str, ...], sets: dict[str, str], mechanism: str | None, recover: tuple[str, ...] | None) -> int:
     """Print the steps that a scenario is expanded into, for each run."""
     from sim.plan import show as shown
 
-    _, plans = _plans(paths, Choice(sets, mechanism, recover))
+    _, plans = plans_of(paths, Choice(sets, mechanism, recover))
     click.echo("\n\n".join(_shown(shown, plans)))
     return 0
 
