@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from snapcore import state
 from snapcore.errors import Incomplete
-from snapcore.host import Host, differences
+from snapcore.host import differences
 from snapcore.store import ARCHIVE_BYTES
 from snapcore.words import now, reason
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from snapcore.diff import Difference
-    from snapcore.host import Found, Trouble
+    from snapcore.host import Found, Host, Trouble
     from snapcore.state import Cover, Entry, Snapshot
     from snapcore.store import Store, Writer
 
@@ -83,17 +83,13 @@ def archive(host: Host, store: Store, snapshot: Snapshot, undone: list[Differenc
 
     def write(writer: Writer) -> None:
         kept: dict[str, Entry] = {}
-
-        def keep(path: str, entry: Entry, data: bytes) -> None:
-            if path in discarded:
-                kept[path] = entry
-                writer.put(path, entry, data)
-
-        fresh = Host(host.root)  # descriptors of its own: those of the restoration stay what they are
-        try:
-            fresh.scan(snapshot.covers, keep=keep, go_on=True)
-        finally:
-            fresh.close()
+        for path, entry in discarded.items():
+            try:
+                folder, name = host.tree.above(path)
+                writer.take(path, folder, name)
+            except (FileNotFoundError, NotADirectoryError):  # gone meanwhile, or its folder made way already
+                continue
+            kept[path] = entry
         writer.manifest(snapshot._replace(name="discarded", created=now(), entries=kept))
 
     try:

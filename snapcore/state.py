@@ -86,10 +86,16 @@ def digest(document: dict[str, Any]) -> str:
 
 
 def seal(document: dict[str, Any]) -> bytes:
-    """The document with its hash, as it is written: readable, ASCII, a newline at its end."""
+    """The document with its hash, as it is written: ASCII, a line for each key and for each entry."""
     import json
 
-    return json.dumps({**document, "sha256": digest(document)}, indent=1, sort_keys=True).encode() + b"\n"
+    def lines(mapping: dict[str, Any], indent: str) -> str:
+        return ",\n".join(f"{indent}{json.dumps(key)}: {written(key, mapping[key])}" for key in sorted(mapping))
+
+    def written(key: str, value: Any) -> str:
+        return "{\n" + lines(value, "  ") + "\n }" if key == "entries" and value else json.dumps(value, sort_keys=True)
+
+    return ("{\n" + lines({**document, "sha256": digest(document)}, " ") + "\n}\n").encode()
 
 
 def unseal(data: bytes, what: str, kind: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 import time
 from typing import NamedTuple
 
@@ -412,6 +413,26 @@ class Writer:
             os.symlink(raw(entry.target), raw(name), dir_fd=above)
         else:
             files.write_file(above, raw(name), data, entry.mode & 0o700 | 0o600)
+
+    def take(self, path: str, folder: int, name: bytes) -> None:
+        """Saves a file or link that is about to be replaced or removed: the file itself where that can be done.
+
+        Its only name is about to go, so that nothing will write to it any more.
+        """
+        below, last = split(path)
+        above = self._tree.make_folders(files.join("files", below), 0o700)
+        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        if status.st_nlink == 1:
+            try:
+                os.link(name, raw(last), src_dir_fd=folder, dst_dir_fd=above, follow_symlinks=False)
+                return
+            except OSError as error:
+                if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
+                    raise
+        if stat.S_ISLNK(status.st_mode):
+            os.symlink(os.readlink(name, dir_fd=folder), raw(last), dir_fd=above)
+        else:
+            files.write_file(above, raw(last), files.read_file(folder, name))
 
     def put_again(self, path: str, entry: Entry, data: bytes) -> None:
         """`put`, over what an interrupted call may have left."""
