@@ -259,7 +259,7 @@ def test_what_an_earlier_reload_did_not_finish_the_next_one_repairs() -> None:
         booted = whole(machine)
         records = Records(machine.root)
         (record,) = records.applied()
-        records.put(replace(record, state="partial", routes=()))  # as a program leaves it that was killed
+        records.put(replace(record, state="failed", routes=()))  # as a program leaves it that was killed
         ip("route", "del", "default")
         ip("addr", "del", "192.0.2.10/24", "dev", "eth0")
         assert machine.run("network", "reload") == 0

@@ -60,16 +60,18 @@ class Host:
             return False
         record = self._note(one, link)
         problems: list[str] = []
+        lasting: list[str] = []  # they would be the same at a boot
         self._link_settings(record, problems)
         if one.port_of:
             self._attach(one, bridges, problems)
         else:
             self._attempt(problems, "set up", partial(self._up, one.device))
-            record = self._layer3(record, later, problems)
-        self.records.put(replace(record, state="partial" if problems else "complete"))
-        for problem in problems:
-            self.tell(problem if problem.startswith("/") else f"{one.name}: {problem}")
-        return not problems
+            record = self._layer3(record, later, problems, lasting)
+        told = tuple(text if text.startswith("/") else f"{one.name}: {text}" for text in (*problems, *lasting))
+        self.records.put(replace(record, state="failed" if problems else "complete", problems=told))
+        for text in told:
+            self.tell(text)
+        return not told
 
     def _attempt(self, problems: list[str], what: str, action: Callable[[], object]) -> bool:
         try:
@@ -200,12 +202,12 @@ class Host:
             self._attempt(problems, "set up", partial(self._up, one.device))
             self._attempt(problems, "attach", partial(self.kernel.set_link, link.index, master=master.index))
 
-    def _layer3(self, record: Applied, later: Collection[str], problems: list[str]) -> Applied:
+    def _layer3(self, record: Applied, later: Collection[str], problems: list[str], lasting: list[str]) -> Applied:
         one, device = record.interface, record.device
         v4 = [address for address in one.addresses if address.family == 4]
         routes = list(one.routes)
         if one.dhcp4:
-            record = self._dhcp(record, "4", problems)
+            record = self._dhcp(record, "4", problems if dhcp.client("4") else lasting)
             if dhcp.client("4"):  # a client takes the place of all that is static, also where it fails (ifup-eth)
                 v4 = []
                 routes = [route for route in routes if not _of_gateway(route)]
@@ -219,8 +221,8 @@ class Host:
         if any(route.family == 6 and route.source for route in routes):
             self.wait_for_addresses({device})  # the kernel takes no tentative address as a source
         if one.dhcp6:
-            record = self._dhcp(record, "6", problems)
-        return self._routes(record, routes, later, problems)
+            record = self._dhcp(record, "6", problems if dhcp.client("6") else lasting)
+        return self._routes(record, routes, later, lasting)
 
     def _dhcp(self, record: Applied, family: str, problems: list[str]) -> Applied:
         if family in record.dhcp:
@@ -243,10 +245,9 @@ class Host:
     # -- routes
 
     def _routes(self, record: Applied, routes: Sequence[Route], later: Collection[str], problems: list[str]) -> Applied:
-        taken = [route for route in record.routes if self.kernel.find_route(route)]
+        taken: list[Route] = [route for route in record.routes if self.kernel.find_route(route)]
         for route in routes:
-            same = [old for old in taken if replace(old, device=route.device) == route]
-            if same:
+            if any(replace(old, device=route.device) == route for old in taken):
                 continue
             self.records.put(replace(record, routes=(*taken, route)))  # first: a killed program leaves no stray route
             try:

@@ -230,7 +230,9 @@ class Kernel:
             if _key(message, route.family) != route.key or message["type"] != ROUTE_TYPES[route.type]:
                 continue
             device = names.get(message.get_attr("RTA_OIF") or 0)
-            same_hop = not route.via or message.get_attr("RTA_GATEWAY") == route.via
+            same_hop = message.get_attr("RTA_GATEWAY") == route.via
+            if bool(message.get_attr("RTA_MULTIPATH")) != bool(route.hops):
+                continue
             if same_hop and (not route.device or route.device == device):
                 kept = device if route.type == "unicast" and not route.hops else None
                 return replace(route, device=kept) if kept else route

@@ -294,7 +294,7 @@ class _Reader:
         """HWADDR wins over DEVICE, as where udev renames devices by it; but never takes another file's device."""
         if macs is None or not one.hwaddr or one.skip:
             return one
-        if one.device and macs.get(one.device) in (one.hwaddr, one.macaddr):
+        if one.device in macs and macs[one.device] in (one.hwaddr, one.macaddr):
             return one
         free = [name for name, mac in macs.items() if mac == one.hwaddr and name not in named and name != "lo"]
         if not free or one.software:

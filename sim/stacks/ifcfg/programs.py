@@ -33,7 +33,8 @@ class _Run:
 
     def _read(self) -> Configuration:
         """HWADDR means the address without this stack: where one was set, the one that was noted before."""
-        macs = {name: link.mac for name, link in self.kernel.links().items()}
+        made = self.records.made()
+        macs = {name: link.mac for name, link in self.kernel.links().items() if name not in made}
         macs.update({record.device: record.mac for record in self.records.applied() if record.mac})
         return configuration(read_files(self.root), macs)
 
@@ -47,7 +48,7 @@ class _Run:
         for message in one.messages:
             tell(str(message))
         old = self.records.get(one.name)
-        if old and (old.state == "changing" or self._differs(old, one)):
+        if old and (old.state != "complete" or old.problems or self._differs(old, one)):
             self.host.take_down(old)
         bridges = {bridge.device: bridge for bridge in self.config.at_boot if bridge.kind == "bridge"}
         done = self.host.bring_up(one, bridges, later)
@@ -76,7 +77,7 @@ class _Run:
             devices = {other.device for other in wanted[place + 1 :]} - {one.device}
             record = self.records.get(one.name)
             if record and record.state == "complete" and not self._differs(record, one) and self._attached(record):
-                self.tell_all(one.messages)
+                self.tell_all([*one.messages, *(Message(problem) for problem in record.problems)])
                 self.records.put(replace(record, interface=one))  # rules and name servers may have changed
                 continue
             done = self.up(one, sorted(devices))
@@ -241,6 +242,7 @@ def _reload(run: _Run) -> None:
         if record.interface.kind == "bridge" and not run.forgets(record):
             recreated[record.device] = run.host.recreate(record.device)
         say(f"Shutting down interface {record.interface.name}")
+    run.host.collect(with_foreign_ports=False)  # a bridge that lost its last port is not as a new one is (carrier)
     run.boot(wanted)
     for bridge, ports in recreated.items():
         run.ok &= run.host.attach_foreign(bridge, ports)
@@ -260,7 +262,7 @@ def _going(run: _Run, current: dict[str, Interface], wanted: set[str]) -> set[st
         name = record.interface.name
         one = current.get(name)
         unwanted = one is None or (record.interface.onboot and name not in wanted)
-        if one is None or unwanted or record.state == "changing" or run._differs(record, one):
+        if one is None or unwanted or record.state != "complete" or run._differs(record, one):
             going.add(name)
     while True:
         devices = {record.device for record in applied if record.interface.name in going}

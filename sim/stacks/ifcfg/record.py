@@ -26,7 +26,7 @@ class Applied:
     """An interface that was brought up, wholly or in part.
 
     `mtu`, `mac`, `sysctls` are the values before the first change (None, or absent: not changed). `state` says
-    whether a program is at it (or was killed while it was), or ended with something left undone, or with nothing.
+    whether a program is at it (or was killed while it was), or failed (the next one starts over), or is done.
     """
 
     interface: Interface
@@ -38,7 +38,8 @@ class Applied:
     routes: tuple[Route, ...] = ()  # those that the kernel took, each with its device
     raised: str = ""  # a device below it that was set up for its sake
     dhcp: tuple[str, ...] = ()  # the clients that were started: "4", "6"
-    state: Literal["changing", "partial", "complete"] = "changing"
+    state: Literal["changing", "failed", "complete"] = "changing"
+    problems: tuple[str, ...] = ()  # what a boot cannot do either (routes that lead nowhere): told, not tried again
 
     @property
     def order(self) -> tuple[int, str, float, str]:
@@ -174,5 +175,6 @@ def _applied(value: dict[str, Any]) -> Applied:
             "sysctls": _pairs(value["sysctls"]),
             "routes": tuple(_route(route) for route in value["routes"]),
             "dhcp": tuple(value["dhcp"]),
+            "problems": tuple(value["problems"]),
         }
     )
