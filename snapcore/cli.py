@@ -284,6 +284,21 @@ def _prune(arguments: Arguments) -> int:
     return EXIT_DONE
 
 
+def _install_init(arguments: Arguments) -> int:
+    from snapcore import initfiles
+
+    if arguments.remove:
+        done = initfiles.remove(arguments.root)
+    else:
+        command = arguments.command or initfiles.default_command(arguments.root)
+        done = initfiles.install(arguments.root, arguments.init, command)
+    if arguments.json:
+        return _print_json({"status": 0, "done": done})
+    for line in done:
+        _print(line)
+    return EXIT_DONE
+
+
 def _status(arguments: Arguments) -> int:
     from snapcore import files
     from snapcore.store import Store, summary
@@ -325,4 +340,5 @@ VERBS: dict[str, Callable[[Arguments], int]] = {
     "load": _load,
     "delete": _delete,
     "prune": _prune,
+    "install-init": _install_init,
 }

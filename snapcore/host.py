@@ -54,9 +54,9 @@ def has_magic(pattern: str) -> bool:
 
 def fits(name: str, patterns: Iterable[str], exclude: Iterable[str]) -> bool:
     """Whether a name is meant. As in a shell, a leading dot is matched by a dot alone."""
-    return any(
-        fnmatch.fnmatchcase(name, p) and (name[:1] != "." or p[:1] == ".") for p in patterns
-    ) and not any(fnmatch.fnmatchcase(name, p) for p in exclude)
+    return any(fnmatch.fnmatchcase(name, p) and (name[:1] != "." or p[:1] == ".") for p in patterns) and not any(
+        fnmatch.fnmatchcase(name, p) for p in exclude
+    )
 
 
 def covered(path: str, covers: Iterable[Cover]) -> bool:

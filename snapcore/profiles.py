@@ -50,7 +50,7 @@ def shipped() -> list[str]:
     """The names of the profiles that come with this package."""
     folder = _folder()
     if folder is None:
-        return sorted(name[: -len(SUFFIX)] for name in _listed_resources() if name.endswith(SUFFIX))
+        return sorted(name[: -len(SUFFIX)] for name in _zipped() if name.endswith(SUFFIX))
     return sorted(name[: -len(SUFFIX)] for name in os.listdir(folder) if name.endswith(SUFFIX))
 
 
@@ -65,7 +65,7 @@ def load(name: str) -> Profile:
         return parse(os.path.basename(name).removesuffix(SUFFIX), content, name)
     if name not in shipped():
         raise Usage(f"no profile is called {name!r}: {', '.join(shipped())}; or give the path of a file (with a /)")
-    return parse(name, _read_resource(name + SUFFIX), name)
+    return parse(name, read_resource(f"profiles/{name}{SUFFIX}"), name)
 
 
 def chosen(names: Sequence[str]) -> list[Profile]:
@@ -147,17 +147,17 @@ def _folder() -> str | None:
     return folder if os.path.isdir(folder) else None
 
 
-def _listed_resources() -> list[str]:
+def _zipped() -> list[str]:
     from importlib import resources
 
     return [item.name for item in (resources.files("snapcore") / "profiles").iterdir()]
 
 
-def _read_resource(name: str) -> str:
-    folder = _folder()
-    if folder is not None:
-        with open(os.path.join(folder, name), encoding="utf-8") as file:
+def read_resource(path: str) -> str:
+    """The text of a file that comes with this package; `path` is relative to it."""
+    if _folder() is not None:
+        with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), path), encoding="utf-8") as file:
             return file.read()
     from importlib import resources
 
-    return (resources.files("snapcore") / "profiles" / name).read_text(encoding="utf-8")
+    return (resources.files("snapcore") / path).read_text(encoding="utf-8")

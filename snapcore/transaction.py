@@ -327,9 +327,7 @@ def roll_back(host: Host, store: Store, record: Record, policy: str = RESTORE) -
     try:
         reader.check()
         spared = work.spared(policy)
-        given = restore.give_back(
-            host, work.covers, work.saved, reader.content, work.before_placing, spared
-        )
+        given = restore.give_back(host, work.covers, work.saved, reader.content, work.before_placing, spared)
         host.sync(given.found)
         store.end("rollback")
     except OSError as error:

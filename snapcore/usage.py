@@ -82,6 +82,17 @@ VERBS = (
         "delete all named snapshots but the newest",
         (Option("--keep", "how many are kept (10)", "NUMBER"),),
     ),
+    Verb(
+        "install-init",
+        "have the init system run `snapcore boot` before networking starts",
+        (
+            Option(
+                "--init", "systemd, openrc or lsb, instead of those that are found; may be repeated", "NAME", many=True
+            ),
+            Option("--command", "how the init system starts snapcore, as words of a shell", "COMMAND"),
+            Option("--remove", "remove what was installed"),
+        ),
+    ),
 )
 
 
@@ -103,6 +114,9 @@ class Arguments:
         self.track = False
         self.policy = "restore"
         self.keep = "10"
+        self.init: list[str] = []
+        self.command = ""
+        self.remove = False
 
 
 def parse(words: list[str]) -> Arguments:

@@ -1,0 +1,167 @@
+"""The man page and the shell completions, from the table that `--help` prints.
+
+python3 -m snapcore.manual man|bash|zsh|fish
+"""
+
+from __future__ import annotations
+
+import sys
+
+from snapcore import __version__
+from snapcore.usage import COMMON, VERBS, Option
+
+STATUSES = (
+    (0, "done; for status: a transaction is open; for diff: equal"),
+    (1, "another error; for diff: differs"),
+    (2, "the command line makes no sense"),
+    (3, "status: no transaction is open"),
+    (10, "rolled back instead of kept"),
+    (11, "rollback incomplete: what differs is listed, the transaction stays open"),
+    (12, "a snapshot or record is corrupt, or of a newer version; nothing was changed"),
+    (13, "another process holds the lock"),
+    (14, "changed from outside, and the policy is fail; nothing was changed"),
+    (15, "could not save; nothing was changed"),
+    (16, "not the owner of the transaction"),
+    (199, "not allowed in this state"),
+)
+FILES = (
+    ("/var/lib/snapcore/open", "the record of the open transaction; without one it is not there"),
+    ("/var/lib/snapcore/snapshots/NAME/files/", "the saved files, in their own tree: cp gives one back by hand"),
+    ("/var/lib/snapcore/snapshots/NAME/manifest.json", "type, mode, owner, attributes and SHA-256 of each"),
+    ("/var/lib/snapcore/archive/", "what the last ten rollbacks discarded"),
+)
+
+
+def man_page() -> str:
+    """snapcore(8), in the man macros."""
+    lines = [
+        f'.TH SNAPCORE 8 "" "snapcore {__version__}"',
+        ".SH NAME",
+        r"snapcore \- a fail-safe transaction for the network configuration of one host",
+        ".SH SYNOPSIS",
+        r".B snapcore \fIVERB\fR [\fIOPTIONS\fR] [\fIARGUMENTS\fR]",
+        ".SH DESCRIPTION",
+        _escaped(
+            "snapcore begin saves the network configuration. What is changed from then on is kept by snapcore commit,"
+            " and undone by snapcore rollback, or at the next boot, before networking starts."
+        ),
+        ".SH VERBS",
+    ]
+    for verb in VERBS:
+        lines += [".TP", rf".B {verb.name} \fR{_escaped(' '.join(verb.operands))}", _escaped(verb.about) + "."]
+        for option in verb.options:
+            lines += [".RS", *_option(option), ".RE"]
+    lines.append(".SH OPTIONS")
+    for option in COMMON:
+        lines += _option(option)
+    lines.append(".SH EXIT STATUS")
+    for status, about in STATUSES:
+        lines += [".TP", f".B {status}", _escaped(about)]
+    lines.append(".SH FILES")
+    for path, about in FILES:
+        lines += [".TP", f".I {_escaped(path)}", _escaped(about)]
+    return "\n".join(lines) + "\n"
+
+
+def _option(option: Option) -> list[str]:
+    return [".TP", rf".B {_escaped(option.name)} \fI{_escaped(option.value)}\fR", _escaped(option.about)]
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", r"\e").replace("-", r"\-")
+
+
+def completion(shell: str) -> str:
+    """A completion script for bash, zsh or fish."""
+    return {"bash": _bash, "zsh": _zsh, "fish": _fish}[shell]()
+
+
+def _words(options: tuple[Option, ...]) -> str:
+    return " ".join(option.name for option in options)
+
+
+def _bash() -> str:
+    cases = "\n".join(f'        {verb.name}) words="{_words((*verb.options, *COMMON))}" ;;' for verb in VERBS)
+    files = "|".join(verb.name for verb in VERBS if "FILE..." in verb.operands)
+    named = "|".join(
+        verb.name for verb in VERBS if any("NAME" in name for name in verb.operands) and verb.name != "save"
+    )
+    return f"""# bash completion for snapcore
+_snapcore() {{
+    local word=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD-1]}} verb= words= each
+    for each in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
+        [[ $each == -* ]] || {{ verb=$each; break; }}
+    done
+    case $before in
+        --root) COMPREPLY=($(compgen -d -- "$word")); return ;;
+        --policy) COMPREPLY=($(compgen -W "restore keep-external fail" -- "$word")); return ;;
+    esac
+    case $verb in
+        "") words="{" ".join(verb.name for verb in VERBS)} {_words(COMMON)}" ;;
+{cases}
+    esac
+    COMPREPLY=($(compgen -W "$words" -- "$word"))
+    case $verb in
+        {files}) COMPREPLY+=($(compgen -f -- "$word")) ;;
+        {named}) COMPREPLY+=($(compgen -W "$(snapcore list 2>/dev/null | cut -d' ' -f1)" -- "$word")) ;;
+    esac
+}}
+complete -F _snapcore snapcore
+"""
+
+
+def _quoted(text: str) -> str:
+    return text.replace("'", "'\\''")
+
+
+def _zsh() -> str:
+    verbs = "\n".join(f"        '{verb.name}:{_quoted(verb.about)}'" for verb in VERBS)
+    options = "\n".join(
+        f"        '{o.name}[{_quoted(o.about)}]{':' + o.value + ':' if o.value else ''}'" for o in COMMON
+    )
+    return f"""#compdef snapcore
+_snapcore() {{
+    local -a verbs options
+    verbs=(
+{verbs}
+    )
+    options=(
+{options}
+    )
+    _arguments $options '1: :{{_describe verb verbs}}' '*:file:_files'
+}}
+_snapcore "$@"
+"""
+
+
+def _fish() -> str:
+    lines = ["# fish completion for snapcore", "complete -c snapcore -f"]
+    for verb in VERBS:
+        lines.append(f"complete -c snapcore -n __fish_use_subcommand -a {verb.name} -d '{_quoted(verb.about)}'")
+        for option in verb.options:
+            lines.append(
+                f"complete -c snapcore -n '__fish_seen_subcommand_from {verb.name}' -l {option.name[2:]}"
+                f" -d '{_quoted(option.about)}'{' -r' if option.value else ''}"
+            )
+    for option in COMMON:
+        lines.append(
+            f"complete -c snapcore -l {option.name[2:]} -d '{_quoted(option.about)}'{' -r' if option.value else ''}"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Prints one of them."""
+    wanted = sys.argv[1:]
+    if wanted == ["man"]:
+        sys.stdout.write(man_page())
+    elif len(wanted) == 1 and wanted[0] in ("bash", "zsh", "fish"):
+        sys.stdout.write(completion(wanted[0]))
+    else:
+        sys.stderr.write("usage: python3 -m snapcore.manual man|bash|zsh|fish\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
