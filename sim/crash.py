@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, Literal
 
-from sim import expect, run, steps
+from sim import expect, session, steps
 from sim.errors import BadInput, LabError, Missing, Mistake
 from sim.events import Event, PhaseEnded, State
 from sim.faults import filter as seccomp
@@ -29,7 +29,7 @@ from sim.faults.supervisor import Order, Point
 from sim.planned import Plan
 from sim.probe import Outcome
 from sim.scenario import Step
-from sim.session import VERB_S, Context, settle, wait_delivered, wait_equal
+from sim.session import VERB_S, Context, Done, settle, wait_delivered, wait_equal
 from sim.vocabulary import VERBS
 from sim.world import image, sandbox
 from sim.world.image import ImageDisk
@@ -128,7 +128,7 @@ class Bench:
         self.campaign, self.name = campaign, plan.subject
         self.begin, self.changes = split(plan)
         self.hooks: list[PhaseEnded] = []
-        lab = Lab(plan, functools.partial(run.services, plan), self._tell, watched=self.name)
+        lab = Lab(plan, functools.partial(session.services, plan), self._tell, watched=self.name)
         self.context = Context(plan, lab, self._emit, time.monotonic())
         self.machine = lab.machines[self.name]
         self.supervisor = self.machine.supervisor
@@ -147,7 +147,7 @@ class Bench:
 
     def prepare(self) -> None:
         """The old state, the new one, and the disks to start from. Raises LabError."""
-        run.baseline(self.context)
+        session.baseline(self.context)
         self.old, self.old_flows = self._picture()
         self._keep("initial")
         self._do(self.begin)
@@ -309,7 +309,7 @@ class Bench:
         problems += expect.litter(self.old, [self.new], after)
         open_or_not = self.context.transaction(self.name)
         if open_or_not == "unknown":
-            open_or_not = run.ask_by_commit(self.context, self.name)
+            open_or_not = session.ask_by_commit(self.context, self.name)
         if open_or_not == "open":
             problems.append("a transaction is still open")
         return problems
@@ -330,6 +330,43 @@ def classify(old: State, new: State, seen: State) -> Left:
 
 def _since(began: float) -> float:
     return round(time.monotonic() - began, 4)
+
+
+def everywhere(context: Context, step: Step) -> Done:
+    """The step `crash-everywhere`: every point of every verb that is offered, in laboratories of their own."""
+    why = seccomp.missing()
+    if why is not None:
+        raise Missing(why)
+    bad: list[str] = []
+    unknown = count = 0
+    for verb in step.args.get("verbs") or VERBS_UNDER_TEST:
+        if getattr(context.plan.mechanism, verb) is None:
+            continue
+        try:
+            bench = Bench(Campaign(context.plan, verb))
+            bench.prepare()
+            points = bench.record()
+            for number in range(1, len(points) + 2):
+                point = points[number - 1] if number <= len(points) else None
+                for strike in bench.strike(number, point):
+                    count += 1
+                    unknown += strike.unknown
+                    if not strike.good and not strike.unknown:
+                        bad.append(_in_words(verb, strike, point))
+            bench.context.lab.close()
+        except LabError as error:
+            return Done("lab-error", problems=(f"{verb}: {error}",))
+    if bad:
+        return Done("refused", problems=tuple(bad))
+    if unknown or not count:
+        return Done("lab-error", problems=(f"{unknown} of {count} points could not be told",))
+    return Done("done", 0, 0, f"{count} interruptions, none of them left anything but a whole configuration")
+
+
+def _in_words(verb: str, strike: Strike, point: Point | None) -> str:
+    where = f"before {point.syscall} {point.path}" if point else "after it returned"
+    image_of = f", {strike.image}" if strike.image else ""
+    return f"{verb}, point {strike.at} ({where}{image_of}): {strike.left}: {'; '.join(strike.problems)}"
 
 
 # -- workers -------------------------------------------------------------------------------------------------------

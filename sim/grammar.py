@@ -11,6 +11,7 @@ from typing import Any
 
 from sim import config
 from sim.document import Node, nearest, shown
+from sim.faults.calls import GROUPS
 from sim.scenario import REASONS, Breaks, Change, FileText, Flow, Machine, Network, Step, Topology
 from sim.scenario import RECOVERIES as RUNNABLE
 from sim.shape import (
@@ -38,9 +39,9 @@ from sim.shape import (
     Text,
     Whole,
 )  # fmt: skip
-from sim.vocabulary import NOT_YET, VERBS
+from sim.vocabulary import VERBS
 
-RECOVERIES = (*RUNNABLE, "power-cut", "crash-everywhere", "timeout", "probe", "client-loss", "quit")
+RECOVERIES = (*RUNNABLE, "timeout", "probe", "client-loss", "quit")
 """All recoveries of the vocabulary; those that cannot be run yet are skips by name."""
 
 CHECKS = ("files", "kernel", "flows", "flaps", "transaction", "reboot")
@@ -48,6 +49,12 @@ CHECKS = ("files", "kernel", "flows", "flaps", "transaction", "reboot")
 
 OFFERS = ("timeout", "probe", "client-loss", "quit")
 DISKS = ("keep", "lose-unsynced")
+IMAGES = ("as-it-is", "journal")
+ERRORS = ("ENOSPC", "EIO", "EROFS", "EDQUOT", "EACCES")
+SIGNALS = ("KILL", "TERM", "HUP", "INT")
+CALLS = tuple(sorted(GROUPS))
+"""Calls by the names of their families: `rename` is renameat and renameat2 too."""
+
 OUTCOMES = ("delivered", "unreachable", *REASONS)
 
 NAME = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]*[A-Za-z0-9])?"
@@ -286,6 +293,17 @@ def _asked_file(values: dict[str, Any], node: Node, context: Context) -> Any:
     return values
 
 
+def _fault(values: dict[str, Any], node: Node, context: Context) -> Any:
+    if ("disk" in values) == ("error" in values):
+        return context.add(node, "says neither or both of error and disk; valid: one of them")
+    if "disk" in values and values.keys() & {"call", "at"}:
+        return context.add(node, "says which calls fail, and a state of the disk; valid: one of them")
+    if "call" in values:
+        values["call"] = (values["call"],) if isinstance(values["call"], str) else tuple(values["call"])
+    return values
+
+
+_AT = Scalar("a number, 'every' or 'from NUMBER'", r"[1-9][0-9]{0,8}|every|from [1-9][0-9]{0,8}", str)
 _ASKED_FILE = Record(
     {
         "on": _must(MACHINE, "the machine"),
@@ -317,7 +335,29 @@ _FILE_FIELD = _must(PATH, "the file")
 _BODIES: dict[str, Shape] = {
     **{verb: _on(status=_STATUS) for verb in ("begin", "commit", "rollback", "confirm")},
     **{verb: _on(name=_must(LINE, "of the snapshot"), status=_STATUS) for verb in ("save", "load")},
-    **{verb: _on() for verb in ("reload", "shutdown", "reboot", "crash", "power-cut", "boot")},
+    **{verb: _on() for verb in ("reload", "shutdown", "reboot", "crash", "boot")},
+    "power-cut": _on(image=Field(Choice(IMAGES, "image"), "of the two that a power cut is taken as")),
+    "fault": Record(
+        {
+            "on": _must(MACHINE, "the machine"),
+            "call": Field(Either(scalar=Choice(CALLS, "call"), list=ListOf(Choice(CALLS, "call"), 1)), "default: all"),
+            "error": Field(Choice(ERRORS, "error"), "what they fail with"),
+            "at": Field(_AT, "which"),
+            "disk": Field(Choice(("full", "read-only", "normal"), "state"), "from now on"),
+        },
+        _fault,
+        "call and error, or disk",
+    ),
+    "kill": _on(
+        process=_must(LINE, "part of the command line"), signal=Field(Choice(SIGNALS, "signal"), "default: TERM")
+    ),
+    "crash-everywhere": _on(
+        verbs=Field(ListOf(Choice(("begin", "commit", "rollback", "boot"), "verb"), 1), "default: all that are offered")
+    ),
+    "race": _on(
+        verbs=_must(ListOf(Choice(("begin", "commit", "rollback"), "verb"), 2)),
+        winners=Field(Whole(0, 8), "how many exit with 0; default: 1"),
+    ),
     **{verb: _on() for verb in ("keep-disk", "restore-disk")},
     "config": _on(merge=_must(Apart(config.PATCH), "mappings merge, lists and scalars replace, null removes")),
     "write": _on(file=_FILE_FIELD, text=_must(TEXT, "content"), mode=Field(MODE), owner=Field(OWNER)),
@@ -328,7 +368,6 @@ _BODIES: dict[str, Shape] = {
     "setxattr": _on(file=_FILE_FIELD, name=_must(LINE, "like user.note"), value=_must(TEXT)),
     "run": _on(command=_must(Text(), "for /bin/sh"), status=_STATUS),
     **{verb: Either(scalar=Plug(), mapping=_on(port=_must(Name("port")))) for verb in ("plug", "unplug")},
-    **{verb: Record({"on": _must(MACHINE)}, open=True) for verb in NOT_YET},
     "expect": _EXPECT,
 }
 
@@ -356,8 +395,7 @@ class StepShape(Shape):
     def schema(self) -> Schema:
         properties = {}
         for verb, shape in _BODIES.items():
-            about = VERBS[verb].about if verb in VERBS else NOT_YET[verb]
-            properties[verb] = {"description": about, **shape.schema()}
+            properties[verb] = {"description": VERBS[verb].about, **shape.schema()}
         return {
             "type": "object",
             "properties": properties,
@@ -377,7 +415,7 @@ def _step(key: Node, body: Node, values: Any, context: Context) -> Any:
     elif verb in ("plug", "unplug") and check_port(values["on"], values["port"], body, context) is INVALID:
         return INVALID
     on = values.pop("on", None)
-    defaults = VERBS[verb].arguments if verb in VERBS else {}
+    defaults = VERBS[verb].arguments
     args = {name: value for name, value in defaults.items() if value is not ...}
     return Step(verb, on, {**args, **values}, key.line or None)
 

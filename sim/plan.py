@@ -19,7 +19,7 @@ from sim.scenario import RECOVERIES, Change, Family, FileText, Flow, Machine, Me
 from sim.show import show as show
 from sim.stacks.base import Stack
 from sim.track import Track
-from sim.vocabulary import NOT_YET, VERBS
+from sim.vocabulary import VERBS
 
 FORWARDING = FileText(b"net.ipv4.ip_forward = 1\nnet.ipv6.conf.all.forwarding = 1\n")
 """/etc/sysctl.d/50-forward.conf of a machine that forwards."""
@@ -109,7 +109,7 @@ def _recoveries(scenario: Scenario, mechanism: Mechanism, chosen: Sequence[str] 
     named = chosen if chosen is not None else scenario.recover
     if named is not None:
         return tuple(dict.fromkeys(named))
-    usual = [name for name in RECOVERIES if name != "commit" or not scenario.breaks.flows]
+    usual = ["rollback", "reboot", "crash"] + ([] if scenario.breaks.flows else ["commit"])
     return tuple(name for name in usual if _offered(name, mechanism) is None) or (usual[0],)
 
 
@@ -156,6 +156,8 @@ class _Planner:
         except ValueError as error:
             skip = f"stack {self.params.stack} cannot express this configuration: {error}"
         not_offered = self.not_offered(steps)
+        if any(step.verb == "power-cut" for step in steps):
+            self.params = replace(self.params, disk="lose-unsynced")
         return Plan(
             scenario=self.scenario.name,
             file=self.scenario.file,
@@ -223,11 +225,25 @@ class _Planner:
             "reboot": [Step("reboot", self.subject)],
             "crash": [Step("crash", self.subject), Step("boot", self.subject)],
             "commit": [Step("commit", self.subject, _args("commit"))],
+            "power-cut": [Step("power-cut", self.subject, _args("power-cut")), Step("boot", self.subject)],
         }.get(recovery or "")
+        if recovery == "crash-everywhere":
+            acts = [
+                Step("crash-everywhere", self.subject, _args("crash-everywhere")),
+                Step("rollback", self.subject, _args("rollback")),
+            ]
         if acts is None:
             return []
-        asked = "changed" if recovery == "commit" else "restored"
-        return [*acts, _ask({asked: self.subject, "transaction": {self.subject: "none"}})]
+        asked = _ask(
+            {
+                "changed" if recovery == "commit" else "restored": self.subject,
+                "transaction": {self.subject: "none"},
+            }
+        )
+        if recovery == "power-cut":  # a cut is taken twice
+            again = Step("power-cut", self.subject, {"image": "journal"})
+            return [*acts, asked, again, Step("boot", self.subject), asked]
+        return [*acts, asked]
 
     def neighbours(self) -> Iterator[Flow]:
         """Flows between the subject and every machine on a network that both have an address in."""
@@ -327,10 +343,6 @@ class _Planner:
         """Every reason why this cannot be run here."""
         if self.params.recover not in (None, *RECOVERIES):
             yield f"recovery '{self.params.recover}' is not there yet"
-        for verb in dict.fromkeys(step.verb for step in steps if step.verb in _NOT_YET):
-            yield f"step '{verb}' is not there yet: {_NOT_YET[verb]}"
-        if self.params.disk != "keep":
-            yield f"disk '{self.params.disk}' is not there yet: it comes with power cuts"
         if self.scenario.outage:
             yield "budgets for outages are not judged yet"
         for name, machine in self.machines.items():
@@ -371,7 +383,6 @@ class _Planner:
             yield f"no flow in 'breaks' is of family {family}"
 
 
-_NOT_YET = {**NOT_YET, "power-cut": "losing unsynced writes comes with `sim crash`"}
 _FILE_VERBS = ("write", "remove", "chmod", "chown", "link", "setxattr")
 
 

@@ -11,18 +11,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sim import probe, steps
+from sim import crash, steps
 from sim.errors import LabError, Missing
 from sim.events import Event, Note, PhaseEnded, RunEnded, RunStarted, State, StepEnded, StepStarted
-from sim.planned import MachinePlan, Plan
+from sim.planned import Plan
 from sim.probe import Outcome
-from sim.scenario import Flow, Step
-from sim.session import HASTE_S, SETTLE_S, VERB_S, Context, power_off, settle, wait_delivered, wait_equal
+from sim.session import (
+    HASTE_S,
+    SETTLE_S,
+    Context,
+    ask_by_commit,
+    baseline,
+    services,
+    settle,
+    wait_delivered,
+    wait_equal,
+)
 from sim.vocabulary import VERBS
 from sim.world.lab import Lab
-
-BASELINE_S = 10.0
-"""How long the topology may take until the flows that the scenario names are delivered for the first time."""
 
 
 def execute(plan: Plan, emit: Callable[[Event], None]) -> None:
@@ -49,7 +55,8 @@ def _run(plan: Plan, emit: Callable[[Event], None], began: float) -> None:
         elif message["event"] == "note":
             emit(Note(now, machine, message["text"]))
 
-    lab = Lab(plan, functools.partial(services, plan), tell)
+    watched = next((step.on for step in plan.steps if step.verb == "fault" and step.args.get("error")), None)
+    lab = Lab(plan, functools.partial(services, plan), tell, watched)
     context = Context(plan, lab, emit, began)
     emit(RunStarted(context.now, plan.scenario, asdict(plan.params), lab.facts()))
     baseline(context)
@@ -61,7 +68,7 @@ def _run(plan: Plan, emit: Callable[[Event], None], began: float) -> None:
             continue
         emit(StepStarted(context.now, number, step.verb, step.on))
         started = context.now
-        done = steps.do(context, step)
+        done = crash.everywhere(context, step) if step.verb == "crash-everywhere" else steps.do(context, step)
         seconds = round(context.now - started, 4)
         emit(StepEnded(context.now, number, step.verb, step.on, seconds=seconds, **asdict(done)))
         broken = broken or done.outcome in ("refused", "lab-error")
@@ -70,37 +77,7 @@ def _run(plan: Plan, emit: Callable[[Event], None], began: float) -> None:
     _final(context)
 
 
-def services(plan: Plan, machine: MachinePlan) -> Mapping[str, Callable[[], None]]:
-    ports = plan.listeners.get(machine.name, ())
-    return {"listeners": probe.listener(ports)} if ports else {}
-
-
 # -- before and after --------------------------------------------------------------------------------------------
-
-
-def baseline(context: Context) -> None:
-    """Boot everything, wait until the named flows are delivered, and write down how things are."""
-    plan, lab = context.plan, context.lab
-    lab.boot_all()
-    deadline = time.monotonic() + BASELINE_S
-    settle(context, list(plan.machines), deadline)
-    addresses = {name: probe.global_addresses(machine.running.ip) for name, machine in lab.machines.items()}
-    named = tuple(dict.fromkeys((*plan.flows, *plan.breaks, *plan.keeps, *_asked(plan.steps))))
-    context.targets = probe.targets(named, list(plan.machines), addresses, plan.params.family)
-    wanted = {target.key for flow in named for target in context.matching(flow)}
-    outcomes = context.probe(context.targets)
-    while any(not outcomes[key].delivered for key in wanted) and time.monotonic() < deadline:
-        again = [target for target in context.targets if not outcomes[target.key].delivered]
-        outcomes.update(context.probe(again))
-    context.baseline = outcomes
-    context.flows("baseline", outcomes)
-    for name in plan.machines:
-        context.picture("baseline", name, context.read(name))
-    context.last_act = time.monotonic()
-
-
-def _asked(steps: Sequence[Step]) -> list[Flow]:
-    return [flow for step in steps if step.verb == "expect" for flow, _ in step.args.get("flows", ())]
 
 
 def _judged(context: Context) -> list[str]:
@@ -126,7 +103,7 @@ def _final(context: Context) -> None:
     delivered = [key for key, outcome in outcomes.items() if outcome.delivered]
     for name in names:
         machine = context.machine(name)
-        power_off(context, machine, "reboot")
+        context.power_off(machine, "reboot")
         context.lab.boot(name)
     _closing(context, "rebooted", names, finals, delivered)
 
@@ -151,15 +128,6 @@ def _closing(
     outcomes.update(context.probe(rest) if rest and label == "final" else {})
     context.flows(label, outcomes)
     return outcomes
-
-
-def ask_by_commit(context: Context, name: str) -> str:
-    """A mechanism without a `status`: a commit without a transaction is refused with its `wrong-state`."""
-    mechanism = context.plan.mechanism
-    if mechanism.commit is None:
-        return "unknown"
-    status = context.machine(name).run(mechanism.commit, VERB_S).status
-    return {0: "open", mechanism.wrong_state: "none"}.get(status, "unknown")
 
 
 def wanted_flows(context: Context) -> list[str]:

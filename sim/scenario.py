@@ -27,7 +27,7 @@ REASONS = (
     "no-name",
 )
 
-RECOVERIES = ("rollback", "reboot", "crash", "commit")
+RECOVERIES = ("rollback", "reboot", "crash", "commit", "power-cut", "crash-everywhere")
 """Recoveries that can be run. Others of the design are known by name to `sim.load`."""
 
 

@@ -11,14 +11,17 @@ from typing import Literal
 
 from sim import expect, probe, stacks
 from sim.events import Event, FlowRead, PoweredOff, State, StateRead
+from sim.faults.supervisor import Order
 from sim.observe import read_state
-from sim.planned import Plan
+from sim.planned import MachinePlan, Plan
 from sim.probe import Outcome, Target
-from sim.scenario import Flow
+from sim.scenario import Flow, Step
 from sim.world import kernel
 from sim.world.lab import STOP_S, Lab
 from sim.world.machine import Machine
 
+BASELINE_S = 10.0
+"""How long the topology may take until the flows that the scenario names are delivered for the first time."""
 SETTLE_S = 6.0
 """How long files, kernel state and flows may take to be what they were, after the step that gives them back."""
 HASTE_S = 1.0
@@ -59,6 +62,7 @@ class Context:
     last_output: str = ""
     last_act: float = 0.0  # when the last step that changes ended: deadlines count from there
     step: int | None = None
+    faults: dict[str, Order] = field(default_factory=dict)  # machine -> what fails during its next step
     failed: bool = False  # a step was refused or not met: then no patience is owed at the end
 
     @property
@@ -113,6 +117,21 @@ class Context:
     def reference(self, name: str) -> State | None:
         """What the machine must be like in the end; None when nothing was asked of it."""
         return self.changed.get(name) if self.kept.get(name) else self.begin.get(name)
+
+    def begun(self, name: str, before: State) -> None:
+        """A begin has succeeded: this is what a rollback must give back."""
+        self.begin[name] = before
+        self.picture("begin", name, before)
+        self.kept[name] = False
+        self.dirty.discard(name)
+        if self.kept_flows is not None:
+            self.baseline, self.kept_flows = self.kept_flows, None
+
+    def power_off(self, machine: Machine, how: str) -> None:
+        """Shut down in order, or crash, and write it down."""
+        boot = machine.boots
+        milliseconds = machine.crash() if how in ("crash", "power-cut") else machine.shutdown(STOP_S * 3)
+        self.emit(PoweredOff(self.now, machine.plan.name, boot, how, round(milliseconds, 3)))
 
     def transaction(self, name: str) -> str:
         """open | none | unknown, as the mechanism's own `status` says."""
@@ -197,8 +216,40 @@ def wait_delivered(context: Context, targets: Sequence[Target], deadline: float)
     return outcomes
 
 
-def power_off(context: Context, machine: Machine, how: str) -> None:
-    """Shut down in order, or crash, and write it down."""
-    boot = machine.boots
-    milliseconds = machine.crash() if how in ("crash", "power-cut") else machine.shutdown(STOP_S * 3)
-    context.emit(PoweredOff(context.now, machine.plan.name, boot, how, round(milliseconds, 3)))
+def services(plan: Plan, machine: MachinePlan) -> Mapping[str, Callable[[], None]]:
+    ports = plan.listeners.get(machine.name, ())
+    return {"listeners": probe.listener(ports)} if ports else {}
+
+
+def baseline(context: Context) -> None:
+    """Boot everything, wait until the named flows are delivered, and write down how things are."""
+    plan, lab = context.plan, context.lab
+    lab.boot_all()
+    deadline = time.monotonic() + BASELINE_S
+    settle(context, list(plan.machines), deadline)
+    addresses = {name: probe.global_addresses(machine.running.ip) for name, machine in lab.machines.items()}
+    named = tuple(dict.fromkeys((*plan.flows, *plan.breaks, *plan.keeps, *_asked(plan.steps))))
+    context.targets = probe.targets(named, list(plan.machines), addresses, plan.params.family)
+    wanted = {target.key for flow in named for target in context.matching(flow)}
+    outcomes = context.probe(context.targets)
+    while any(not outcomes[key].delivered for key in wanted) and time.monotonic() < deadline:
+        again = [target for target in context.targets if not outcomes[target.key].delivered]
+        outcomes.update(context.probe(again))
+    context.baseline = outcomes
+    context.flows("baseline", outcomes)
+    for name in plan.machines:
+        context.picture("baseline", name, context.read(name))
+    context.last_act = time.monotonic()
+
+
+def _asked(steps: Sequence[Step]) -> list[Flow]:
+    return [flow for step in steps if step.verb == "expect" for flow, _ in step.args.get("flows", ())]
+
+
+def ask_by_commit(context: Context, name: str) -> str:
+    """A mechanism without a `status`: a commit without a transaction is refused with its `wrong-state`."""
+    mechanism = context.plan.mechanism
+    if mechanism.commit is None:
+        return "unknown"
+    status = context.machine(name).run(mechanism.commit, VERB_S).status
+    return {0: "open", mechanism.wrong_state: "none"}.get(status, "unknown")

@@ -101,7 +101,7 @@ def _file(file: FileText) -> Any:
 
 def _step(step: Step, plan: Plan) -> Any:
     """The body of a step, as short as it can be written."""
-    defaults = VERBS[step.verb].arguments if step.verb in VERBS else {}
+    defaults = VERBS[step.verb].arguments
     args = {key: value for key, value in step.args.items() if key not in defaults or value != defaults[key]}
     args.pop("files" if step.verb == "config" else "", None)
     if "flows" in args:

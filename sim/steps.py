@@ -13,13 +13,13 @@ import shutil
 import time
 from collections.abc import Callable
 
-from sim import expect, stacks
+from sim import expect, mischief, stacks
 from sim.errors import LabError, Missing
 from sim.events import State
 from sim.observe import entry
 from sim.probe import Outcome
 from sim.scenario import FileText, Step
-from sim.session import SETTLE_S, VERB_S, Context, Done, Events, differences, power_off, settle
+from sim.session import SETTLE_S, VERB_S, Context, Done, Events, differences, settle
 from sim.vocabulary import VERBS
 from sim.world.disk import owner_ids
 from sim.world.machine import Machine
@@ -71,7 +71,8 @@ def _product(context: Context, step: Step) -> Done:
         kept = context.probe(context.targets)
         context.flows("changed", kept)
         context.kept_flows = kept
-    done = machine.run(command, VERB_S)
+    with mischief.faulty(context, machine):
+        done = machine.run(command, VERB_S)
     expected = step.args.get("status", 0)
     if expected == WRONG_STATE:
         expected = mechanism.wrong_state
@@ -87,13 +88,7 @@ def _product(context: Context, step: Step) -> Done:
 
 def _remember(context: Context, verb: str, name: str, before: State | None) -> None:
     if verb == "begin" and before is not None:
-        context.begin[name] = before
-        context.picture("begin", name, before)
-        context.kept[name] = False
-        context.dirty.discard(name)
-        if context.kept_flows is not None:
-            context.baseline = context.kept_flows
-            context.kept_flows = None
+        context.begun(name, before)
     elif verb in ("commit", "confirm"):
         context.kept[name] = True
     elif verb == "rollback":
@@ -241,7 +236,8 @@ def _setxattr(context: Context, step: Step) -> Done:
 
 def _run(context: Context, step: Step) -> Done:
     machine = _machine(context, step)
-    done = machine.run(step.args["command"], VERB_S)
+    with mischief.faulty(context, machine):
+        done = machine.run(step.args["command"], VERB_S)
     context.last_output = done.output
     context.dirty.add(machine.plan.name)
     expected = step.args.get("status", 0)
@@ -266,18 +262,21 @@ def _reload(context: Context, step: Step) -> Done:
 
 def _power(context: Context, step: Step) -> Done:
     machine = _machine(context, step)
-    if step.verb == "power-cut":
-        raise LabError("a power cut needs a disk that can lose writes")
     context.changed_picture(machine.plan.name)
-    power_off(context, machine, step.verb)
+    if step.verb == "power-cut":
+        mischief.power_cut(context, machine, step.args.get("image", "as-it-is"))
+        return Done()
+    context.power_off(machine, step.verb)
     if step.verb == "reboot":
         return _boot(context, step)
     return Done()
 
 
 def _boot(context: Context, step: Step) -> Done:
-    name = _machine(context, step).plan.name
-    context.lab.boot(name)
+    machine = _machine(context, step)
+    name = machine.plan.name
+    with mischief.faulty(context, machine):
+        context.lab.boot(name)
     settle(context, [name], time.monotonic() + SETTLE_S)
     return Done()
 
@@ -435,8 +434,11 @@ ACTIONS: dict[str, Callable[[Context, Step], Done]] = {
     "boot": _boot,
     "plug": _cable,
     "unplug": _cable,
+    "fault": mischief.fault,
+    "kill": mischief.kill,
+    "race": mischief.race,
     "keep-disk": _keep_disk,
     "restore-disk": _restore_disk,
     "expect": _expect,
 }
-assert set(ACTIONS) == set(VERBS), "every verb of the vocabulary has an action"
+assert set(ACTIONS) == VERBS.keys() - {"crash-everywhere"}, "every verb of the vocabulary has an action"

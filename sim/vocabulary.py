@@ -51,10 +51,37 @@ VERBS: dict[str, Verb] = {
         Verb("shutdown", False, {}, "stop services in order and power off"),
         Verb("reboot", False, {}, "shut down and boot"),
         Verb("crash", False, {}, "kill every process at once; the disk keeps all writes; off until boot"),
-        Verb("power-cut", False, {}, "as crash, and unsynced writes are lost; off until boot"),
+        Verb(
+            "power-cut",
+            False,
+            {"image": "as-it-is"},  # or journal: the second image of the last cut, see sim.world.image
+            "as crash, and unsynced writes are lost; off until boot",
+        ),
         Verb("boot", False, {}, "power on"),
         Verb("plug", False, {"port": _REQUIRED}, "plug the cable in"),
         Verb("unplug", False, {"port": _REQUIRED}, "pull the cable out"),
+        Verb(
+            "fault",
+            False,
+            {"call": (), "error": None, "at": "every", "disk": None},
+            "system calls that change the disk fail during the next step of this machine; or a disk that is full or "
+            "read-only from now on",
+        ),
+        Verb("kill", False, {"process": _REQUIRED, "signal": "TERM"}, "a signal to every process so named"),
+        Verb(
+            "crash-everywhere",
+            False,
+            {"verbs": ("begin", "rollback", "commit", "boot")},
+            "each verb stopped before every call that changes the disk, in laboratories of their own",
+            product=True,
+        ),
+        Verb(
+            "race",
+            False,
+            {"verbs": _REQUIRED, "winners": 1},
+            "verbs of the mechanism started together; so many of them exit with 0",
+            product=True,
+        ),
         Verb("keep-disk", False, {}, "the laboratory keeps a copy of the disk (to show what a change would do)"),
         Verb("restore-disk", False, {}, "the laboratory puts the kept copy back; only while the machine is off"),
         Verb(
@@ -75,9 +102,3 @@ VERBS: dict[str, Verb] = {
         ),
     )
 }
-
-NOT_YET: dict[str, str] = {
-    "fault": "failing calls come with `sim crash`",
-    "kill": "killing a service comes with `sim crash`",
-}
-"""Verbs of the design that no release can do yet: a scenario that uses one is a skip by name."""

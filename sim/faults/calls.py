@@ -61,6 +61,27 @@ DISK_CALLS: dict[str, Call] = {
     ]
 }
 
+GROUPS: dict[str, tuple[str, ...]] = {
+    "open": ("open", "openat", "openat2", "creat"),
+    "write": ("write", "pwrite64", "writev", "pwritev", "pwritev2", "sendfile", "copy_file_range", "splice", "ioctl"),
+    "truncate": ("truncate", "ftruncate"),
+    "fallocate": ("fallocate",),
+    "fsync": ("fsync", "fdatasync", "sync_file_range", "msync"),
+    "sync": ("sync", "syncfs"),
+    "rename": ("rename", "renameat", "renameat2"),
+    "link": ("link", "linkat"),
+    "symlink": ("symlink", "symlinkat"),
+    "unlink": ("unlink", "unlinkat"),
+    "mkdir": ("mkdir", "mkdirat", "mknod", "mknodat"),
+    "rmdir": ("rmdir",),
+    "chmod": ("chmod", "fchmod", "fchmodat", "fchmodat2"),
+    "chown": ("chown", "lchown", "fchown", "fchownat"),
+    "utime": ("utime", "utimes", "futimesat", "utimensat"),
+    "setxattr": ("setxattr", "lsetxattr", "fsetxattr", "removexattr", "lremovexattr", "fremovexattr"),
+    "mount": ("mount", "umount2", "move_mount"),
+}
+"""Families of calls, by the name that a scenario uses."""
+
 FICLONE = 0x40049409
 """ioctl_ficlone(2): `cp` tries it before it copies; on file systems that can it is a write."""
 

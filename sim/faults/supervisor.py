@@ -30,7 +30,8 @@ RETURN_S = 2.0
 class Point:
     """A call that changes the disk, in the order of a recording (`number` counts from 1).
 
-    `process` is the masked command line with the occurrence of it, `nth` the call of that process.
+    `process` is the masked command line with the occurrence of it, `nth` the call of that process. `line`: the line
+    of a shell script that made the call, as "SCRIPT:NUMBER: TEXT", where it can be told.
     """
 
     number: int
@@ -39,6 +40,7 @@ class Point:
     process: str
     nth: int
     command: str = ""
+    line: str = ""
 
     @property
     def key(self) -> tuple[str, int]:

@@ -89,6 +89,7 @@ class Disk:
         self.root = root
         self.privileged = privileged
         self.option = "trusted" if privileged else "user"
+        self.writable = True  # how it is mounted at the next boot
         os.makedirs(home, exist_ok=True)
         self.layers = tuple(self._plan_layers(etc))
         for layer in self.layers:
@@ -114,6 +115,8 @@ class Disk:
         """
         path = os.path.join(self.root, name)
         if not os.path.isdir(path) or os.path.islink(path):
+            if not os.path.lexists(path) and name in _FOLDERS:  # a root tree of somebody's own
+                yield self._layer(name, self._empty_like(name, "/"))
             return
         if not any(point.startswith(os.path.realpath(path) + "/") for point in self._mount_points):
             yield self._layer(name, self._readable(name, path))
@@ -255,6 +258,7 @@ class Disk:
             elif os.path.isdir(path):
                 os.mkdir(os.path.join(at, name))
         for layer in self.layers:
+            os.makedirs(os.path.join(at, layer.at), exist_ok=True)
             self._overlay(layer, os.path.join(at, layer.at))
 
     def shows(self, path: str) -> bool:
@@ -272,7 +276,7 @@ class Disk:
     def _overlay(self, layer: Layer, at: str) -> None:
         options = f"lowerdir={_escape(layer.lower)},upperdir={_escape(layer.upper)},workdir={_escape(layer.work)}"
         options += ",index=off,metacopy=off" if self.privileged else ",userxattr"
-        kernel.mount("overlay", at, "overlay", 0, options)
+        kernel.mount("overlay", at, "overlay", 0 if self.writable else kernel.MS_RDONLY, options)
 
     def _submounts(self, at: str) -> None:
         """Where the root tree has file systems of its own (/usr, /home), show them read-only."""
@@ -281,6 +285,34 @@ class Disk:
             if os.path.ismount(path):
                 kernel.mount(path, os.path.join(at, name), flags=kernel.MS_BIND)
                 read_only(os.path.join(at, name))
+
+    @property
+    def medium(self) -> str:
+        """A folder on the same file system, which the machine does not see."""
+        return os.path.dirname(self.home)
+
+    def fill(self, full: bool) -> None:
+        """Leave no block for the machine (True), or all that there was (False)."""
+        filler = os.path.join(self.medium, "filler")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(filler)
+        if not full:
+            return
+        descriptor = os.open(filler, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            size, chunk = 0, 1 << 26
+            while chunk >= 512:
+                try:
+                    os.posix_fallocate(descriptor, size, chunk)
+                    size += chunk
+                except OSError:
+                    chunk //= 2
+        finally:
+            os.close(descriptor)
+
+    def close(self) -> None:
+        """Let it go; only while the machine is off."""
+        shutil.rmtree(self.home, ignore_errors=True)
 
     def keep(self, where: str) -> None:
         """Copy all that survives to a folder (not while the machine is on and writing)."""

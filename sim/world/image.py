@@ -66,6 +66,11 @@ class ImageDisk(Disk):
         """Where the image is mounted in the laboratory."""
         return self.image.removesuffix(".img")
 
+    @property
+    def medium(self) -> str:
+        """The root of the image's own file system."""
+        return self.image_home
+
     def _attach(self) -> None:
         os.makedirs(self.image_home, exist_ok=True)
         device, held = _loop(self.image)
@@ -74,9 +79,10 @@ class ImageDisk(Disk):
         finally:
             os.close(held)
 
-    def detach(self) -> None:
-        """Unmount it; everything is written first, as at a clean shutdown."""
-        kernel.umount(self.image_home)
+    def close(self) -> None:
+        """Unmount it and let the image go; only while the machine is off."""
+        kernel.umount(self.image_home, kernel.MNT_DETACH)
+        os.unlink(self.image)
 
     def image_now(self, to: str, journal: bool) -> None:
         """What a power cut at this instant leaves. `journal`: after another process has fsynced another file, which

@@ -7,16 +7,18 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sim import stacks
+from sim.errors import Missing
 from sim.faults.supervisor import Supervisor
 from sim.planned import MachinePlan, Plan
 from sim.scenario import FileText
-from sim.world import sandbox, sysctls
+from sim.world import kernel, sandbox, sysctls
 from sim.world.disk import Disk, copy_etc
 from sim.world.image import ImageDisk
 from sim.world.init import Boot, Phase
 from sim.world.machine import Machine
 from sim.world.network import Switch
 
+DISK_MIB = 512
 HOOK_S = 60.0
 """How long a mechanism's boot hook may keep the stack from starting; the design's systemd unit has such a limit."""
 NETWORK_S = 90.0
@@ -24,7 +26,9 @@ STOP_S = 30.0
 
 
 class Lab:
-    """Build with `Lab(plan, services, tell)`; ends with the process that made it."""
+    """Build with `Lab(plan, services, tell)`; ends with `close`, or with the process that made it."""
+
+    made = 0  # in this process: each has its own folder
 
     def __init__(
         self,
@@ -40,15 +44,23 @@ class Lab:
         self.plan = plan
         self._services = services
         privileged = sandbox.privileged_world()
+        Lab.made += 1
+        scratch = f"{sandbox.SCRATCH}/lab-{Lab.made}"
+        if plan.params.disk == "lose-unsynced" and not privileged:
+            raise Missing("losing unsynced writes needs root (a loop device)")
         self.switches = {name: Switch(network) for name, network in plan.networks.items()}
         self.machines: dict[str, Machine] = {}
         copies: dict[str, str] = {}
         # forked first: it must not hold what belongs to machines
-        supervisor = Supervisor() if watched else None
+        self.supervisor = Supervisor() if watched else None
         for name, machine in plan.machines.items():
             if not privileged and machine.root not in copies:
-                copies[machine.root] = copy_etc(machine.root, f"{sandbox.SCRATCH}/etc-{len(copies)}")
-            home = f"{sandbox.SCRATCH}/disks/{name}"
+                copies[machine.root] = copy_etc(machine.root, f"{scratch}/etc-{len(copies)}")
+            # a file system of its own, so that a full disk is full for its machine alone
+            medium = f"{scratch}/disks/{name}"
+            os.makedirs(medium)
+            kernel.mount("tmpfs", medium, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, f"mode=0755,size={DISK_MIB}m")
+            home = f"{medium}/disk"
             if plan.params.disk == "lose-unsynced" and name == plan.subject:
                 disk: Disk = ImageDisk(home, machine.root)
             else:
@@ -58,7 +70,7 @@ class Lab:
             disk.format({**scripts, **machine.files})
             self.machines[name] = Machine(machine, disk, self.switches, self._boot, tell)
             if name == watched:
-                self.machines[name].supervisor = supervisor
+                self.machines[name].supervisor = self.supervisor
 
     def _boot(self, machine: MachinePlan) -> Boot:
         stack = stacks.get(machine.stack)
@@ -89,6 +101,17 @@ class Lab:
         self.machines[name].power_on()
         self.machines[name].connect()
         self.machines[name].wait_booted(HOOK_S + 2 * NETWORK_S)
+
+    def close(self) -> None:
+        """Power everything off and let everything go."""
+        for machine in self.machines.values():
+            if machine.on:
+                machine.crash()
+            machine.disk.close()
+        for switch in self.switches.values():
+            switch.close()
+        if self.supervisor is not None:
+            self.supervisor.close()
 
     def facts(self) -> dict[str, Any]:
         """What this machine of ours is, for the journal."""

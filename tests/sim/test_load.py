@@ -170,8 +170,8 @@ def test_steps_are_normalised(tmp_path: Path) -> None:
             },
             16,
         ),
-        Step("power-cut", "server", {}, 17),
-        Step("fault", "server", {"call": ["write"], "error": "ENOSPC", "at": 3}, 18),
+        Step("power-cut", "server", {"image": "as-it-is"}, 17),
+        Step("fault", "server", {"call": ("write",), "error": "ENOSPC", "at": "3", "disk": None}, 18),
         Step("run", "server", {"command": "exit 3", "status": 3}, 19),
     ]
 

@@ -228,7 +228,6 @@ def test_a_mechanism_file_on_the_command_line_is_found_from_here(
     ("sets", "text", "skip"),
     [
         ({"stack": "other"}, SHORT, "stack other: the program other is not installed"),
-        ({"disk": "lose-unsynced"}, SHORT, "disk 'lose-unsynced' is not there yet: it comes with power cuts"),
         ({"family": "v6"}, SHORT, "'server' has no address of family v6"),
         ({}, SHORT + "outage: {server -> internet: '<= 50ms'}", "budgets for outages are not judged yet"),
         (
@@ -242,15 +241,18 @@ def test_what_cannot_run_here_is_a_skip_by_name(tmp_path: Path, sets: dict[str, 
     assert plan.expand(load(tmp_path, text), sets)[0].skip == skip
 
 
-def test_verbs_and_services_that_are_not_there_yet_are_skips_by_name(tmp_path: Path) -> None:
-    scenario = load_scenario_text(tmp_path, LONG.replace("  - power-cut: server\n", ""))
-    assert only(plan.expand(scenario, mechanism="none", sets={"dad": "true"})).skip == (
-        "step 'fault' is not there yet: failing calls come with `sim crash`"
-    )
+def test_services_that_are_not_there_yet_are_skips_by_name(tmp_path: Path) -> None:
     text = "{sim: 1, topology: {machines: {server: {services: {dhcp: {}}}}}, steps: [{reload: server}]}"
     assert only(plan.expand(load_scenario_text(tmp_path, text))).skip == (
         "services of machines (dhcp of 'server') are not there yet"
     )
+
+
+def test_a_power_cut_needs_a_disk_that_loses_writes_and_is_taken_twice(tmp_path: Path) -> None:
+    made = only(plan.expand(load(tmp_path, SHORT), recover=["power-cut"]))
+    assert made.params.disk == "lose-unsynced"
+    cuts = [step.args["image"] for step in made.steps if step.verb == "power-cut"]
+    assert cuts == ["as-it-is", "journal"]
 
 
 def test_files_of_another_stack_are_a_skip_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
