@@ -27,14 +27,16 @@ note() {
     for path in /sys/class/net/*; do
         device=${path##*/}
         [ "$device" = lo ] && continue
-        mkdir -p "$before/$device/ipv6"
+        mkdir -p "$before/$device"
         for name in mtu address; do cat "$path/$name" > "$before/$device/$name"; done
-        for file in "$ipv6/$device"/*; do
-            case ${file##*/} in mtu | stable_secret) continue ;; esac
-            read -r value < "$file" && printf '%s\n' "$value" > "$before/$device/ipv6/${file##*/}"
-        done
+        sysctls "$device" > "$before/$device/sysctls"
     done
-} 2>/dev/null
+}
+
+# NAME:VALUE of a device's IPv6 settings but for the MTU, which follows the device's.
+sysctls() {
+    [ ! -d "$ipv6/$1" ] || (cd "$ipv6/$1" && grep -s '' $(ls | grep -vx -e mtu -e stable_secret))
+}
 
 # A copy of the files, which leads to its own parts and not to those of today.
 keep() {
@@ -75,11 +77,10 @@ reset() {
     read -r mtu < "$before/$1/mtu"
     read -r address < "$before/$1/address"
     ip link set dev "$1" mtu "$mtu" address "$address"
-    for file in "$before/$1/ipv6"/*; do
-        read -r old < "$file"
-        read -r now < "$ipv6/$1/${file##*/}" || continue
-        [ "$now" = "$old" ] || printf '%s' "$old" > "$ipv6/$1/${file##*/}"
-    done 2>/dev/null
+    sysctls "$1" > "$run/sysctls"
+    grep -vxF -f "$run/sysctls" "$before/$1/sysctls" | while IFS=: read -r name old; do
+        printf '%s' "$old" > "$ipv6/$1/$name"
+    done
 }
 
 mkdir -p "$run" /run/network
