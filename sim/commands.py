@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sim.arguments import Choice, chooses, counted, output_file, paths_argument, plans_of, write_out
+from sim.crash_command import crash
 from sim.errors import BadInput, LabError, Missing, SimError
 
 if TYPE_CHECKING:
@@ -61,6 +62,9 @@ def execute(arguments: Sequence[str] | None = None) -> int:
 @click.version_option(package_name="snapcore", prog_name="sim")
 def program() -> None:
     """Build small networks, break them, roll them back, and say whether every machine is reachable again."""
+
+
+program.add_command(crash)
 
 
 # -- run --------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import dataclasses
 import functools
 import json
 import os
+import random
 import selectors
 import signal
 import time
@@ -229,22 +230,37 @@ class Bench:
 
     def strike(self, number: int, point: Point | None) -> Iterator[Strike]:
         """Interrupt before `point` (None: just after the verb has returned), and judge what is left."""
-        assert self.supervisor is not None
         began = time.monotonic()
-        self.ready()
-        status = self.act(Order(stop=point.key if point else None))
-        stopped, self.supervisor.stopped = self.machine.stopped, None
-        if point is not None and not stopped:
+        if not self._interrupt(point):
             self.machine.crash()
             yield Strike(number, "", "unreached", False, ("the verb ended before this point",), _since(began))
             return
-        if point is None and status != 0:
-            raise LabError(f"{self.campaign.verb} exits with {status} though nothing was interrupted")
-        if point is None and self.campaign.verb == "begin":
-            self._change()
         for which in self._end():
             began = time.monotonic() if which == "journal" else began
             yield self._judge(number, point, which, began)
+
+    def stand(self, point: Point | None, image: str) -> None:
+        """Interrupt, and boot from what that leaves (`image` as in Strike): the machine is on. Raises LabError."""
+        if not self._interrupt(point):
+            raise LabError("the verb ended before this point")
+        for which in self._end():
+            if which == image:
+                break
+        self._boot(hook=True, watched=False)
+
+    def _interrupt(self, point: Point | None) -> bool:
+        """The machine as it is when everything stands still; False when the verb never came to the point."""
+        assert self.supervisor is not None
+        self.ready()
+        status = self.act(Order(stop=point.key if point else None))
+        stopped, self.supervisor.stopped = self.machine.stopped, None
+        if point is not None:
+            return stopped
+        if status != 0:
+            raise LabError(f"{self.campaign.verb} exits with {status} though nothing was interrupted")
+        if self.campaign.verb == "begin":
+            self._change()
+        return True
 
     def _end(self) -> Iterator[str]:
         """End the machine; yields once for each disk that this may leave, with that disk in place."""
@@ -339,6 +355,7 @@ def everywhere(context: Context, step: Step) -> Done:
         raise Missing(why)
     bad: list[str] = []
     unknown = count = 0
+    seed = int(os.environ.get("SIM_SEED") or random.SystemRandom().randrange(1, 1 << 30))
     for verb in step.args.get("verbs") or VERBS_UNDER_TEST:
         if getattr(context.plan.mechanism, verb) is None:
             continue
@@ -346,7 +363,9 @@ def everywhere(context: Context, step: Step) -> Done:
             bench = Bench(Campaign(context.plan, verb))
             bench.prepare()
             points = bench.record()
-            for number in range(1, len(points) + 2):
+            numbers = range(1, len(points) + 2)
+            sample = step.args.get("sample") or len(numbers)
+            for number in sorted(random.Random(seed).sample(numbers, min(sample, len(numbers)))):
                 point = points[number - 1] if number <= len(points) else None
                 for strike in bench.strike(number, point):
                     count += 1
@@ -360,7 +379,7 @@ def everywhere(context: Context, step: Step) -> Done:
         return Done("refused", problems=tuple(bad))
     if unknown or not count:
         return Done("lab-error", problems=(f"{unknown} of {count} points could not be told",))
-    return Done("done", 0, 0, f"{count} interruptions, none of them left anything but a whole configuration")
+    return Done("done", 0, 0, f"{count} interruptions (SIM_SEED={seed}), each left a whole configuration")
 
 
 def _in_words(verb: str, strike: Strike, point: Point | None) -> str:
@@ -451,6 +470,16 @@ class _Hearing:
                 self.trouble = message["text"]
             case "missing":
                 self.missing = message["text"]
+
+
+def alone(work: Callable[[IO[str]], None]) -> None:
+    """Run `work` in a sandbox to its end. Raises Missing, LabError."""
+    hearing = _Hearing(lambda *_: None)
+    hearing._run([work])
+    if hearing.missing:
+        raise Missing(hearing.missing)
+    if hearing.trouble:
+        raise LabError(hearing.trouble)
 
 
 def _spawn(work: Callable[[IO[str]], None]) -> tuple[int, int]:

@@ -143,10 +143,14 @@ class Init:
 
     # -- processes -----------------------------------------------------------------------------------------------
 
-    def start(self, words: list[str], output: int, then: Callable[[int], None]) -> int:
-        """Start a program in a session of its own, its output to a file descriptor. Returns the process id."""
+    def start(self, words: list[str], output: int | str, then: Callable[[int], None]) -> int:
+        """Start a program in a session of its own, its output to a file descriptor. Returns the process id.
+
+        With the path of a terminal as `output` that is its input and output, and the terminal of its session.
+        """
+        standard, output = (("/dev/null", os.O_RDONLY), output) if isinstance(output, int) else ((output, os.O_RDWR), 0)
         actions = [
-            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 0, *standard, 0),
             (os.POSIX_SPAWN_DUP2, output, 1),
             (os.POSIX_SPAWN_DUP2, output, 2),
         ]
@@ -189,9 +193,10 @@ class Init:
             self.say(event="exit", job=job, status=status)
 
         try:
-            self.jobs[job] = self.start(message["words"], fds[0], ended)
+            self.jobs[job] = self.start(message["words"], message.get("terminal") or fds[0], ended)
         except OSError as error:
-            os.write(fds[0], f"{message['words'][0]}: {error.strerror}\n".encode())
+            for fd in fds:
+                os.write(fd, f"{message['words'][0]}: {error.strerror}\n".encode())
             self.say(event="exit", job=job, status=127)
 
     def _kill(self, session: int, number: int) -> None:

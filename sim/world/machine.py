@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import select
 import signal
 import socket
+import struct
 import sys
 import time
 import uuid
@@ -24,6 +26,7 @@ from sim.world.disk import Disk
 from sim.world.init import Boot
 from sim.world.network import Switch
 
+_UNLOCK, _NUMBER = 0x40045431, 0x80045430  # TIOCSPTLCK, TIOCGPTN: ioctl_tty(2)
 START_S = 20.0
 """How long namespaces and mounts may take; a boot hook or a stack has its own time-outs (`Phase`)."""
 
@@ -194,6 +197,17 @@ class Machine:
         finally:
             os.close(output)
         return Completed(running.exits.pop(job, -9), text, time.monotonic() - began, timed_out)
+
+    def on_terminal(self, words: Sequence[str]) -> tuple[int, int]:
+        """Start a program on a new terminal of the machine (pts(4)); returns our end of it and the job's number."""
+        running = self.running
+        self._jobs += 1
+        ours = os.open(self.path("/dev/pts/ptmx"), os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+        fcntl.ioctl(ours, _UNLOCK, struct.pack("i", 0))
+        (number,) = struct.unpack("i", fcntl.ioctl(ours, _NUMBER, struct.pack("i", 0)))
+        message = {"do": "exec", "job": self._jobs, "words": list(words), "terminal": f"/dev/pts/{number}"}
+        running.control.send(json.dumps(message).encode())
+        return ours, self._jobs
 
     def _pump(self, done: Callable[[], bool], timeout_s: float, until_gone: bool = False) -> bool:
         """Hear PID 1 out until `done()` (True) or the time is over (False)."""
