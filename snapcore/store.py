@@ -147,13 +147,13 @@ class Store:
 
     # The lock.
 
-    def lock(self, *, create: bool = False, wait_s: float = LOCK_WAIT_S) -> bool:
-        """Waits for the lock, which lasts until `close`. False if there is no store; `Locked` after `wait_s`.
+    def lock(self, *, create: bool = False) -> bool:
+        """Waits for the lock, which lasts until `close`. False if there is no store; `Locked` after `LOCK_WAIT_S`.
 
         There is no call that waits for a flock with a deadline, and an alarm would disturb who uses this as a
         library in a thread: so it is asked for again and again.
         """
-        deadline = time.monotonic() + wait_s
+        deadline = time.monotonic() + LOCK_WAIT_S
         while True:
             tree = self._open(create)
             if tree is None:
@@ -162,7 +162,7 @@ class Store:
                 fcntl.flock(tree.folder(""), fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() >= deadline:
-                    raise Locked(f"another snapcore is at work{self._lock_holder()}; waited {wait_s:g} s") from None
+        """Waits for the lock, which lasts until `close`. False if there is no store; `Locked` after 5 s.
                 time.sleep(LOCK_POLL_S)
                 continue
             if self._is_still_there(tree):

@@ -18,6 +18,8 @@ import pytest
 from snapcore_faults import Faults, injected, sampled
 from snapcore_hosts import HostTree, change, fill
 
+from snapcore import files
+
 pytestmark = [pytest.mark.root]  # loop devices and mounts
 
 
@@ -130,7 +132,7 @@ def test_a_power_cut_at_any_call_is_survived(tmp_path: Path, verb: str, own_var:
         host, _, _ = start(made, verb)
         with injected(CutAt(0, lambda: None)) as counted:
             assert host.run(verb) == 0
-    for at in sampled(counted.count, 8):
+    for at in sampled(counted.count, 5):
         with machine(tmp_path / "cut", own_var) as made:
             host, old, new = start(made, verb)
             with contextlib.suppress(Cut), injected(CutAt(at, lambda made=made: made.cut(another_fsync))):
@@ -183,3 +185,15 @@ def test_files_put_back_by_hand_are_durable_when_the_transaction_ends(
         assert host.run(verb) == 0
         made.cut(another_fsync)
         assert seen(made.after_the_cut()) == old
+
+
+def test_the_power_cut_is_real_a_rollback_that_never_syncs_is_caught(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with machine(tmp_path / "cut", False) as made:
+        host, old, _ = start(made, "rollback")
+        monkeypatch.setattr(files, "sync_filesystem", lambda fd: True)
+        monkeypatch.setattr(os, "fsync", lambda fd: None)
+        assert host.run("rollback") == 0
+        made.cut(another_fsync=True)
+        assert seen(made.after_the_cut()) != old

@@ -224,18 +224,6 @@ def test_after_three_failed_boots_status_is_loud(host: HostTree, capsys: pytest.
     assert host.run("boot") == 0
 
 
-def test_one_of_many_begins_at_once_wins(host: HostTree, program: Program) -> None:
-    old = host.seen()
-    for round_ in range(6):
-        with ThreadPoolExecutor(8) as pool:
-            ended = list(pool.map(lambda _: program("begin", "--root", str(host.root)), range(2 + round_)))
-        codes = sorted(done.returncode for done in ended)
-        assert codes[0] == 0 and set(codes[1:]) == {199}, ended
-        change(host.root)
-        assert program("rollback", "--root", str(host.root)).returncode == 0
-        assert host.seen() == old
-
-
 def test_of_commit_and_rollback_at_once_one_wins_wholly(host: HostTree, program: Program) -> None:
     old = host.seen()
     for _ in range(6):
