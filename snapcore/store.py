@@ -162,7 +162,8 @@ class Store:
                 fcntl.flock(tree.folder(""), fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() >= deadline:
-        """Waits for the lock, which lasts until `close`. False if there is no store; `Locked` after 5 s.
+                    holder = self._lock_holder()
+                    raise Locked(f"another snapcore is at work{holder}; waited {LOCK_WAIT_S:g} s") from None
                 time.sleep(LOCK_POLL_S)
                 continue
             if self._is_still_there(tree):
