@@ -122,7 +122,7 @@ def _inside(machine: Machine, path: str) -> str:
 
 def write_file(machine: Machine, path: str, file: FileText, keep_mode: bool = True) -> None:
     """Write as an editor does: through a symbolic link, in place, flushed to the disk."""
-    target = _follow(machine, path)
+    target = follow(machine, path)
     os.makedirs(os.path.dirname(target), exist_ok=True)
     existed = os.path.exists(target)
     with open(target, "wb") as out:
@@ -135,7 +135,8 @@ def write_file(machine: Machine, path: str, file: FileText, keep_mode: bool = Tr
     _sync_folder(target)
 
 
-def _follow(machine: Machine, path: str) -> str:
+def follow(machine: Machine, path: str) -> str:
+    """The place of a path of the machine, every link in it resolved as the machine resolves it. Raises LabError."""
     for _ in range(40):
         place = _inside(machine, path)
         if not os.path.islink(place):
@@ -183,9 +184,9 @@ def _write(context: Context, step: Step) -> Done:
     path = step.args["file"]
     write_file(machine, path, FileText(text))
     if mode is not None:
-        os.chmod(_follow(machine, path), _octal(mode))
+        os.chmod(follow(machine, path), _octal(mode))
     if owner is not None:
-        os.chown(_follow(machine, path), *owner_ids(owner))
+        os.chown(follow(machine, path), *owner_ids(owner))
     context.dirty.add(machine.plan.name)
     return Done()
 
