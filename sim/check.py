@@ -303,8 +303,12 @@ def _unmet(history: History, event: StepEnded, step: Step) -> Finding:
 
 
 def _boot_hooks(history: History) -> list[Finding]:
-    """The mechanism's boot hook exits with 0 at every boot."""
-    hooks = [event for event in history.phases("pre-network") if event.command]
+    """The mechanism's boot hook exits with 0 at every boot that was given a chance (no fault made on purpose)."""
+    hooks = [
+        event
+        for event in history.phases("pre-network")
+        if event.command and (event.machine, event.boot) not in history.faulty_boots
+    ]
     findings = [
         Finding(
             "boot hook",

@@ -22,11 +22,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, Literal
 
-from sim import expect, session, steps
+from sim import expect, session, stacks, steps
 from sim.errors import BadInput, LabError, Missing, Mistake
 from sim.events import Event, PhaseEnded, State
 from sim.faults import filter as seccomp
 from sim.faults.supervisor import Order, Point
+from sim.observe import read_configuration
 from sim.planned import Plan
 from sim.probe import Outcome
 from sim.scenario import Step
@@ -186,17 +187,16 @@ class Bench:
             self.disk.restore(self.kept["initial"])
         if verb == "boot":
             return
-        self._boot(hook=False, watched=True)
+        self._boot("pre-network", watched=True)
         if "open" not in self.kept and verb != "begin":
             self._do(self.begin)
             self._change()
 
-    def _boot(self, hook: bool, watched: bool) -> None:
-        self.machine.hook, self.machine.supervisor = hook, self.supervisor if watched else None
+    def _boot(self, *without: str, watched: bool = False) -> None:
+        """Boot, without the commands of these phases; under the filter when `watched`."""
+        self.hooks.clear()
+        self.machine.without, self.machine.supervisor = frozenset(without), self.supervisor if watched else None
         self.context.lab.boot(self.name)
-        self.machine.hook = True
-        if not self.machine.stopped:
-            settle(self.context, [self.name], time.monotonic() + JUDGE_S)
 
     # -- the verb ------------------------------------------------------------------------------------------------
 
@@ -205,8 +205,7 @@ class Bench:
         assert self.supervisor is not None
         if self.campaign.verb == "boot":
             self.supervisor.arm(order)
-            self.hooks.clear()
-            self._boot(hook=True, watched=True)
+            self._boot(watched=True)
             return None if self.machine.stopped else self.hooks[-1].status
         mechanism = self.context.plan.mechanism
         command = {"begin": mechanism.begin, "commit": mechanism.commit, "rollback": mechanism.rollback}
@@ -246,7 +245,7 @@ class Bench:
         for which in self._end():
             if which == image:
                 break
-        self._boot(hook=True, watched=False)
+        self._boot()
 
     def _interrupt(self, point: Point | None) -> bool:
         """The machine as it is when everything stands still; False when the verb never came to the point."""
@@ -282,14 +281,13 @@ class Bench:
         allowed = _ALLOWED[self.campaign.verb]
         if point is None and self.campaign.verb == "commit":
             allowed = ("new",)
-        self.hooks.clear()
-        self._boot(hook=True, watched=False)
-        seen = self.context.read(self.name)
+        self._boot()
+        seen = self._read()
         left: Left = classify(self.old, self.new, seen)
         problems = list(self._hook_problems())
         if left in ("old", "new"):
             reference, flows = (self.old, self.old_flows) if left == "old" else (self.new, self.new_flows)
-            lost = self._reach(reference, flows)
+            lost = self._reach(reference, seen, flows)
             if lost:
                 left = "unreachable"
             problems += lost
@@ -305,22 +303,39 @@ class Bench:
             if hook.status or hook.why:
                 yield f"the boot hook ended with {hook.why or hook.status}: {hook.output.strip()}"
 
-    def _reach(self, reference: State, flows: Sequence[str]) -> list[str]:
+    def _read(self) -> State:
+        """Files and kernel state, once no link and no address is on its way any more."""
+        seen = self.context.read(self.name)
+        if seen["transient"]["unsettled"]:
+            settle(self.context, [self.name], time.monotonic() + JUDGE_S)
+            seen = self.context.read(self.name)
+        return seen
+
+    def _reach(self, reference: State, seen: State, flows: Sequence[str]) -> list[str]:
         deadline = time.monotonic() + JUDGE_S
-        family = self.context.plan.params.family
-        state = wait_equal(self.context, self.name, reference, deadline)
-        problems = expect.kernel_differences(reference, state, family) if "kernel" in self.context.plan.checks else []
+        problems = self._kernel_problems(reference, seen)
+        if problems:
+            problems = self._kernel_problems(reference, wait_equal(self.context, self.name, reference, deadline))
         wanted = [target for target in self.context.targets if target.key in flows]
         outcomes: Mapping[str, Outcome] = wait_delivered(self.context, wanted, deadline)
         lost = [key for key, outcome in outcomes.items() if not outcome.delivered]
         return problems + [f"{key}: {outcomes[key].reason}" for key in lost]
 
+    def _kernel_problems(self, reference: State, seen: State) -> list[str]:
+        if "kernel" not in self.context.plan.checks:
+            return []
+        return expect.kernel_differences(reference, seen, self.context.plan.params.family)
+
     def _again(self, before: State) -> list[str]:
-        """A second boot changes nothing, and no transaction is open."""
+        """A second boot changes nothing, and no transaction is open.
+
+        Its stack is not started: from equal files it would make what the first boot has made.
+        """
         self.machine.crash()
-        self._boot(hook=True, watched=False)
-        problems = list(self._hook_problems()) if len(self.hooks) > 1 else []
-        after = self.context.read(self.name)
+        self._boot("network")
+        problems = list(self._hook_problems())
+        stack, excluded = stacks.get(self.machine.plan.stack), self.machine.plan.state
+        after = read_configuration(self.disk, stack.patterns, stack.ignored, excluded)
         problems += [f"one more boot: {line}" for line in expect.file_differences(before, after)]
         problems += expect.litter(self.old, [self.new], after)
         open_or_not = self.context.transaction(self.name)

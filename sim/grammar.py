@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sim import config
+from sim import config, services
 from sim.document import Node, nearest, shown
 from sim.faults.calls import GROUPS
 from sim.scenario import REASONS, Breaks, Change, FileText, Flow, Machine, Network, Step, Topology
@@ -23,7 +23,6 @@ from sim.shape import (
     OWNER,
     PATH,
     TEXT,
-    Anything,
     Choice,
     Context,
     Defined,
@@ -191,7 +190,17 @@ def check_port(machine: str, port: str, node: Node, context: Context) -> Any:
 
 FLOW = Defined("flow", FlowText())
 MACHINE = Name("machine", NAME)
-STATUS = Whole(0, 255)
+
+
+def _status(text: str) -> int | str:
+    if text in ("any", "failed"):
+        return text
+    if int(text) > 255:
+        raise ValueError("is no exit status; valid: 0 to 255, any, failed")
+    return int(text)
+
+
+STATUS = Scalar("an exit status (0 to 255), 'any', or 'failed' for all but 0", r"[0-9]{1,3}|any|failed", _status)
 
 
 # Topologies
@@ -216,6 +225,7 @@ _FILE = Either(
 def _machine(values: dict[str, Any], node: Node, context: Context) -> Any:
     written = node.get("config")
     values["config"] = written.plain() if written else {}
+    services.check_place(values.get("services", {}), values["config"], node.get("services") or node, context)
     values["files"] = {path: _file(value) for path, value in values.get("files", {}).items()}
     if not values.get("root", "/").startswith("/"):
         values["root"] = str(context.folder / values["root"])
@@ -232,7 +242,7 @@ _MACHINE = Record(
         "config": Field(config.WHOLE, "its configuration, in netplan's words"),
         "files": Field(MapOf(PATH, _FILE), "PATH: text; null: not there; or {text, mode, owner}"),
         "forward": Field(FLAG, "it forwards packets"),
-        "services": Field(MapOf(Choice(("dhcp", "dns", "ra"), "service"), Anything()), "servers that it runs"),
+        "services": Field(services.SERVICES, "servers that it runs"),
         "root": Field(LINE, "the root tree below its disk; default: /"),
     },
     _machine,
@@ -352,7 +362,8 @@ _BODIES: dict[str, Shape] = {
         process=_must(LINE, "part of the command line"), signal=Field(Choice(SIGNALS, "signal"), "default: TERM")
     ),
     "crash-everywhere": _on(
-        verbs=Field(ListOf(Choice(("begin", "commit", "rollback", "boot"), "verb"), 1), "default: all that are offered")
+        verbs=Field(ListOf(Choice(("begin", "commit", "rollback", "boot"), "verb"), 1), "default: all"),
+        sample=Field(Whole(0, 1_000_000), "so many points of each verb, chosen by SIM_SEED; default: 0, all of them"),
     ),
     "race": _on(
         verbs=_must(ListOf(Choice(("begin", "commit", "rollback"), "verb"), 2)),
@@ -530,7 +541,7 @@ MECHANISM = Record(
         "install": Field(ListOf(INSTALL)),
         "replace": Field(MapOf(LINE, TEXT), "TEXT: what stands for it in the installed files"),
         **{verb: Field(_COMMAND, "command") for verb in ("begin", "commit", "rollback", "boot", *EXTRA)},
-        "wrong-state": Field(STATUS, "exit status of a verb that this state does not allow; default: 199"),
+        "wrong-state": Field(Whole(0, 255), "exit status of a verb that this state does not allow; default: 199"),
         "state": Field(ListOf(PATH), "where it keeps its records"),
         "stack": Field(Name("stack"), "the only stack that it works with"),
         "covers": Field(ListOf(Choice(("files", "kernel"), "part"), 1), "files, or files and kernel"),

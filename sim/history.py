@@ -99,6 +99,25 @@ class History:
         ]
 
     @cached_property
+    def faulty_boots(self) -> frozenset[tuple[str, int]]:
+        """(machine, boot) of those boots whose hook ran while calls failed on purpose, or on a spoilt disk."""
+        pending: set[str] = set()
+        spoilt: set[str] = set()
+        found = set()
+        for event in self.events:
+            if isinstance(event, StepEnded) and event.verb == "fault" and event.machine is not None:
+                disk = self.plan.steps[event.step].args.get("disk")
+                if disk is None:
+                    pending.add(event.machine)
+                else:
+                    (spoilt.discard if disk == "normal" else spoilt.add)(event.machine)
+            elif isinstance(event, StepEnded) and event.machine is not None:
+                pending.discard(event.machine)
+            elif isinstance(event, PhaseEnded) and event.machine in pending | spoilt:
+                found.add((event.machine, event.boot))
+        return frozenset(found)
+
+    @cached_property
     def judged(self) -> tuple[str, ...]:
         """The machines that something was asked of: their pictures must be there."""
         named = [self.plan.subject] if self.plan.subject else []

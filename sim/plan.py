@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
-from sim import config, grammar, library, stacks
+from sim import config, grammar, library, services, stacks
 from sim.document import nearest, shown
 from sim.errors import BadInput, Mistake
 from sim.planned import MachinePlan, Params, Plan, Port
@@ -228,8 +228,9 @@ class _Planner:
             "power-cut": [Step("power-cut", self.subject, _args("power-cut")), Step("boot", self.subject)],
         }.get(recovery or "")
         if recovery == "crash-everywhere":
+            verbs = [verb for verb in _args("crash-everywhere")["verbs"] if getattr(self.mechanism, verb)]
             acts = [
-                Step("crash-everywhere", self.subject, _args("crash-everywhere")),
+                Step("crash-everywhere", self.subject, {**_args("crash-everywhere"), "verbs": tuple(verbs)}),
                 Step("rollback", self.subject, _args("rollback")),
             ]
         if acts is None:
@@ -318,6 +319,7 @@ class _Planner:
             boot_hook=self.mechanism.boot if acts else None,
             state=self.mechanism.state if acts else (),
             written=machine,
+            services=machine.services,
         )
 
     # What is not run
@@ -329,11 +331,12 @@ class _Planner:
         begun = set()
         for step in steps:
             verb = step.verb
-            if _is_product(step) and not (getattr(self.mechanism, verb, None) or self.mechanism.extra.get(verb)):
-                return f"{self.mechanism.name} does not offer '{verb}'"
+            for wanted in _verbs_of(step):
+                if not (getattr(self.mechanism, wanted, None) or self.mechanism.extra.get(wanted)):
+                    return f"{self.mechanism.name} does not offer '{wanted}'"
             if verb in ("boot", "reboot") and step.on in begun and self.mechanism.boot is None:
                 return f"{self.mechanism.name} does not offer 'boot'"
-            if verb == "begin" and step.args.get("status") == 0:
+            if (verb == "begin" and step.args.get("status") == 0) or (verb == "race" and "begin" in step.args["verbs"]):
                 begun.add(step.on)
             elif verb in ("commit", "confirm", "rollback") and step.args.get("status") == 0:
                 begun.discard(step.on)
@@ -346,11 +349,11 @@ class _Planner:
         if self.scenario.outage:
             yield "budgets for outages are not judged yet"
         for name, machine in self.machines.items():
-            if machine.services:
-                yield f"services of machines ({', '.join(machine.services)} of '{name}') are not there yet"
             why = self.stacks[name].missing()
             if why:
                 yield f"stack {machine.stack}: {why}"
+        merges = [step.args["merge"] for step in steps if step.verb == "config"]
+        yield from services.missing(list(self.machines.values()), merges)
         if self.mechanism.missing:
             yield f"mechanism {self.mechanism.name}: {self.mechanism.missing}"
         if self.mechanism.stack not in (None, self.params.stack):
@@ -389,6 +392,13 @@ _FILE_VERBS = ("write", "remove", "chmod", "chown", "link", "setxattr")
 def _args(verb: str) -> dict[str, Any]:
     """The defaults of a verb's arguments."""
     return {name: value for name, value in VERBS[verb].arguments.items() if value is not ...}
+
+
+def _verbs_of(step: Step) -> Sequence[str]:
+    """The verbs that a step needs of the mechanism."""
+    if step.verb in ("race", "crash-everywhere"):
+        return tuple(step.args["verbs"])
+    return (step.verb,) if _is_product(step) else ()
 
 
 def _is_product(step: Step) -> bool:

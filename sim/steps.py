@@ -12,6 +12,7 @@ import shlex
 import shutil
 import time
 from collections.abc import Callable
+from typing import Literal
 
 from sim import expect, mischief, stacks
 from sim.errors import LabError, Missing
@@ -77,13 +78,22 @@ def _product(context: Context, step: Step) -> Done:
     if expected == WRONG_STATE:
         expected = mechanism.wrong_state
     problems = ("no answer in time",) if done.timed_out else ()
-    if expected not in ("any", done.status):
-        return Done("refused", done.status, expected, done.output, problems)
+    if not _as_expected(expected, done.status):
+        return Done("refused", done.status, _number(expected), done.output, problems)
     if done.status == 0:
         _remember(context, step.verb, machine.plan.name, before)
         if step.verb in ("rollback", "load") and "kernel" not in mechanism.covers:
             _reload_stack(context, machine)
-    return Done("done", done.status, None if expected == "any" else expected, done.output)
+    return Done("done", done.status, _number(expected), done.output)
+
+
+def _as_expected(expected: object, status: int) -> bool:
+    """Whether an exit status is the number that is expected, or `any`, or `failed`: all but 0."""
+    return expected in ("any", status) or (expected == "failed" and status != 0)
+
+
+def _number(expected: object) -> int | None:
+    return expected if isinstance(expected, int) else None
 
 
 def _remember(context: Context, verb: str, name: str, before: State | None) -> None:
@@ -243,10 +253,11 @@ def _run(context: Context, step: Step) -> Done:
     context.dirty.add(machine.plan.name)
     expected = step.args.get("status", 0)
     if done.timed_out:
-        return Done("refused", done.status, expected, done.output, ("no answer in time",))
-    if expected not in ("any", done.status):
-        return Done("lab-error" if done.status in (126, 127) else "refused", done.status, expected, done.output)
-    return Done("done", done.status, None if expected == "any" else expected, done.output)
+        return Done("refused", done.status, _number(expected), done.output, ("no answer in time",))
+    if not _as_expected(expected, done.status):
+        outcome: Literal["lab-error", "refused"] = "lab-error" if done.status in (126, 127) else "refused"
+        return Done(outcome, done.status, _number(expected), done.output)
+    return Done("done", done.status, _number(expected), done.output)
 
 
 def _reload_stack(context: Context, machine: Machine) -> Done:

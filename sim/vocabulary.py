@@ -71,7 +71,7 @@ VERBS: dict[str, Verb] = {
         Verb(
             "crash-everywhere",
             False,
-            {"verbs": ("begin", "rollback", "commit", "boot")},
+            {"verbs": ("begin", "rollback", "commit", "boot"), "sample": 0},
             "each verb stopped before every call that changes the disk, in laboratories of their own",
             product=True,
         ),

@@ -43,7 +43,8 @@ def show(console: Console, results: Sequence[Result], seconds: float | None = No
 def table(results: Sequence[Result]) -> Table:
     """A row a run. Parameters that all runs share are left to the line of totals."""
     shared = common(results)
-    keys = [key for key in ("stack", "mechanism", "recover", "family", "disk", "dad") if key not in shared]
+    # a power cut has its own kind of disk: that is no news
+    keys = [key for key in ("stack", "mechanism", "recover", "family", "dad") if key not in shared]
     keys = [key for key in keys if any(key in parameters(result.params) for result in results)]
     grid = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold", expand=True)
     grid.add_column("scenario", overflow="fold", min_width=12)
