@@ -185,7 +185,8 @@ class _Planner:
         steps += [Step("begin", self.subject, _args("begin")), *self.change()]
         if self.scenario.breaks.after == "change":
             steps += _expect(self.breaks, "unreachable", otherwise="unknown")
-        keeps = self.keeps if self.breaks else tuple(dict.fromkeys((*self.flows, *self.keeps, *self.neighbours())))
+        everyone = (*self.neighbours(), *self.keeps, *self.flows)
+        keeps = self.keeps if self.breaks else tuple({flow.text: flow for flow in everyone}.values())
         steps += _expect(keeps, "delivered")
         return steps + self.recovery()
 
