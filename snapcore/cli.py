@@ -147,8 +147,24 @@ def _boot(arguments: Arguments) -> int:
     with _Ports(arguments) as (host, store):
         if not store.has_record():
             return _print_json({"status": 0, "state": "none", "undone": []}) if arguments.json else EXIT_DONE
-        done = transaction.boot(host, store)
+        try:
+            done = transaction.boot(host, store)
+        except (SnapcoreError, OSError) as error:
+            _log(arguments.root, f"boot: {error}")
+            raise
+        if done is not None:
+            _log(arguments.root, f"boot: rolled back, {len(done.undone)} differences undone")
     return _rolled_back(done, arguments) if done is not None else EXIT_DONE
+
+
+def _log(root: str, line: str) -> None:
+    """To the system's log, where stderr of a boot may go nowhere. Of this host only."""
+    import os
+    import syslog
+
+    if os.path.abspath(root) == "/":
+        syslog.openlog("snapcore", syslog.LOG_PID, syslog.LOG_DAEMON)
+        syslog.syslog(syslog.LOG_ERR, shown(line))
 
 
 def _outlive_the_terminal() -> None:

@@ -30,6 +30,22 @@ FILES = (
     ("/var/lib/snapcore/snapshots/NAME/manifest.json", "type, mode, owner, attributes and SHA-256 of each"),
     ("/var/lib/snapcore/archive/", "what the last ten rollbacks discarded"),
 )
+JSON = (
+    ("all", "version (1), status (the exit status); where refused: error, differences (a list of lines)"),
+    ("begin", "state, id, token, since, saved (number of files)"),
+    ("touch", "state, id, touched (a list of paths)"),
+    ("commit", "state, id, notes (a list of lines)"),
+    ("rollback, boot", "state, id, undone (a list of {path, what, aspects}), notes"),
+    ("status", "state (none, open, rolling-back), transaction ({id, owner: {uid, pid, command}, since, label, …})"),
+    ("diff", "differences (a list of {path, what, aspects})"),
+    ("plan", "steps (a list of {action, path, interface, aspects})"),
+    ("save", "snapshot ({name, label, created, serial, families, files})"),
+    ("list", "snapshots (a list of the same)"),
+    ("show", "snapshot, entries ({path: {type, mode, uid, gid, size, sha256, target, xattrs}})"),
+    ("load", "state, changed (a list of {path, what, aspects})"),
+    ("prune", "deleted (a list of names)"),
+    ("install-init", "done (a list of lines)"),
+)
 
 
 def man_page() -> str:
@@ -57,6 +73,9 @@ def man_page() -> str:
     lines.append(".SH EXIT STATUS")
     for status, about in STATUSES:
         lines += [".TP", f".B {status}", _escaped(about)]
+    lines += [".SH JSON", _escaped("--json prints one object:")]
+    for verb_name, about in JSON:
+        lines += [".TP", f".B {_escaped(verb_name)}", _escaped(about)]
     lines.append(".SH FILES")
     for path, about in FILES:
         lines += [".TP", f".I {_escaped(path)}", _escaped(about)]

@@ -23,7 +23,7 @@ import time
 from typing import NamedTuple
 
 from snapcore import files
-from snapcore.errors import Corrupt, Locked
+from snapcore.errors import Corrupt, Locked, NotOwner
 from snapcore.files import raw, shown, split
 
 TYPE_CHECKING = False
@@ -137,7 +137,19 @@ class Store:
                 self._host.forget(self._path)
             except FileNotFoundError:
                 return None
+            except PermissionError:
+                if create and not self._is_there():
+                    raise
+                raise NotOwner(f"{self.place}: belongs to another user; root can look") from None
         return self._tree
+
+    def _is_there(self) -> bool:
+        above, name = split(self._path)
+        try:
+            os.stat(raw(name), dir_fd=self._host.folder(above), follow_symlinks=False)
+        except OSError:
+            return False
+        return True
 
     def _folder(self, path: str = "", *, make: bool = False) -> int:
         tree = self._open()
