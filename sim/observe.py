@@ -73,12 +73,6 @@ def read_state(machine: Machine, patterns: Sequence[str], ignored: Sequence[str]
     `patterns`, `ignored`: the stack's configuration and the names that it ignores; `excluded`: folders that hold the
     mechanism's own records. `files` are the configuration, `others` what else was changed below /etc.
     """
-    files, others = {}, {}
-    for path, entry in read_files(machine.disk, excluded):
-        if is_configuration(path, patterns, ignored):
-            files[path] = entry
-        else:
-            others[path] = entry
     running = machine.running
     with kernel.inside(running.netns):
         links, transient = _links(running.ip, machine.path("/sys/class/net"))
@@ -90,7 +84,18 @@ def read_state(machine: Machine, patterns: Sequence[str], ignored: Sequence[str]
             "rules": _rules(running.ip),
             "sysctls": _sysctls(links),
         }
-    return {"files": files, "others": others, "kernel": _mask_random(state, links), "transient": transient}
+    files = read_configuration(machine.disk, patterns, ignored, excluded)
+    return {**files, "kernel": _mask_random(state, links), "transient": transient}
+
+
+def read_configuration(
+    disk: Disk, patterns: Sequence[str], ignored: Sequence[str], excluded: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """The half of `read_state` that is on the disk: `files` and `others`. The machine may be off."""
+    found: dict[str, dict[str, Any]] = {"files": {}, "others": {}}
+    for path, entry in read_files(disk, excluded):
+        found["files" if is_configuration(path, patterns, ignored) else "others"][path] = entry
+    return found
 
 
 def is_configuration(path: str, patterns: Sequence[str], ignored: Sequence[str]) -> bool:

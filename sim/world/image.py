@@ -164,5 +164,6 @@ def _copy_sparse(source: str, target: str) -> None:
             except OSError:
                 return  # nothing but a hole to the end
             end = os.lseek(reading.fileno(), at, os.SEEK_HOLE)
+            os.lseek(writing.fileno(), at, os.SEEK_SET)
             while at < end:
-                at += os.copy_file_range(reading.fileno(), writing.fileno(), end - at, at, at)
+                at += os.sendfile(writing.fileno(), reading.fileno(), at, end - at)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import json
 import os
 import select
@@ -49,11 +50,24 @@ class Running:
     pidfd: int
     control: socket.socket
     netns: int
-    ip: IPRoute
     ready: bool = False
     booted: bool = False
     filter: int = -1
     exits: dict[int, int] = field(default_factory=dict)
+
+    @functools.cached_property
+    def ip(self) -> IPRoute:
+        """Its own rtnetlink socket; many boots are never asked anything over it."""
+        with kernel.inside(self.netns):
+            return IPRoute()
+
+    def close(self) -> None:
+        """Let go of all that keeps the namespaces."""
+        if "ip" in vars(self):
+            self.ip.close()
+        self.control.close()
+        os.close(self.netns)
+        os.close(self.pidfd)
 
 
 class Machine:
@@ -69,7 +83,7 @@ class Machine:
     ) -> None:
         self.plan = plan
         self.supervisor: Supervisor | None = None
-        self.hook = True  # whether the next boot runs the mechanism's boot hook
+        self.without: frozenset[str] = frozenset()  # phases whose command the next boot leaves out
         self.disk = disk
         self.boots = 0
         self._switches = switches
@@ -105,14 +119,12 @@ class Machine:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         boot = self._make_boot(self.plan)
         boot = replace(boot, watched=self.supervisor is not None)
-        if not self.hook:
-            boot = replace(boot, phases=[replace(boot.phases[0], command=""), *boot.phases[1:]])
+        phases = [replace(phase, command="") if phase.name in self.without else phase for phase in boot.phases]
+        boot = replace(boot, phases=phases)
         process = _start(lambda: self._inside(boot, theirs))
         theirs.close()
         netns = os.open(f"/proc/{process}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        with kernel.inside(netns):
-            ip = IPRoute()
-        self._running = Running(process, os.pidfd_open(process), ours, netns, ip)
+        self._running = Running(process, os.pidfd_open(process), ours, netns)
 
     def connect(self) -> None:
         """Plug the cables in, once the machine's sysctls are set (new devices copy them), and let PID 1 go."""
@@ -168,10 +180,7 @@ class Machine:
         os.waitpid(running.process, 0)
         for port in self.plan.ports:
             self._switches[port.network].detach(self.plan.name, port.name)
-        running.ip.close()
-        running.control.close()
-        os.close(running.netns)
-        os.close(running.pidfd)
+        running.close()
 
     # -- commands ------------------------------------------------------------------------------------------------
 

@@ -7,15 +7,18 @@ the next generation's name, because the old one goes asynchronously (net/core/ne
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 
-from pyroute2 import IPRoute
+from pyroute2 import IPRoute, NetlinkError
 
 from sim.scenario import Network
 from sim.world import kernel, sysctls
 
 BRIDGE = "br0"
+_FIRST = 1000
+"""Above the ifindexes that the kernel gives in a new namespace: ours are chosen, so that none is looked up."""
 
 
 class Switch:
@@ -23,7 +26,7 @@ class Switch:
 
     def __init__(self, network: Network) -> None:
         self.network = network
-        self.cables: dict[tuple[str, str], str] = {}  # (machine, port) -> name of the end at the bridge
+        self.cables: dict[tuple[str, str], int] = {}  # (machine, port) -> ifindex of the end at the bridge
         self._made = 0
         home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -45,29 +48,33 @@ class Switch:
     def attach(self, machine: str, port: str, mac: str, netns: int) -> None:
         """Make the cable for one port of a machine that is about to boot, and plug it in."""
         self._made += 1
-        end = f"p{self._made}"
+        end, index = f"p{self._made}", _FIRST + self._made
         self.ip.link(
             "add",
             ifname=end,
+            index=index,
             kind="veth",
             address=far_mac(mac),
             mtu=self.network.mtu,
+            master=self.bridge,
+            state="up",
             peer={"ifname": port, "address": mac, "mtu": self.network.mtu, "net_ns_fd": netns},
         )
-        index = self.ip.link_lookup(ifname=end)[0]
-        self.ip.link("set", index=index, master=self.bridge, state="up")
-        self.cables[machine, port] = end
+        self.cables[machine, port] = index
 
     def carry(self, machine: str, port: str, on: bool) -> None:
         """Plug the cable in (True) or pull it out (False): the machine sees its carrier come or go."""
-        index = self.ip.link_lookup(ifname=self.cables[machine, port])[0]
-        self.ip.link("set", index=index, state="up" if on else "down")
+        self.ip.link("set", index=self.cables[machine, port], state="up" if on else "down")
 
     def detach(self, machine: str, port: str) -> None:
         """The machine is off: no carrier, and the bridge forgets what it learned on that port."""
-        end = self.cables.pop((machine, port), None)
-        for index in self.ip.link_lookup(ifname=end) if end else ():
-            self.ip.link("set", index=index, state="down")
+        index = self.cables.pop((machine, port), None)
+        try:
+            if index is not None:
+                self.ip.link("set", index=index, state="down")
+        except NetlinkError as error:
+            if error.code != errno.ENODEV:  # it went with the machine's namespace
+                raise
 
     def close(self) -> None:
         """End the network."""
