@@ -31,7 +31,7 @@ def show(console: Console, results: Sequence[Result], seconds: float | None = No
     _skips(console, results)
     for result in results:
         if result.verdict in ("fail", "unknown"):
-            _failure(console, result)
+            failure(console, result)
     line = totals(results) + (f" · {seconds:.1f} s" if seconds is not None else "")
     if shared := common(results):
         line += " · " + ", ".join(f"{key} {value}" for key, value in shared.items())
@@ -78,7 +78,8 @@ def _skips(console: Console, results: Sequence[Result]) -> None:
         console.print(Padding(Text(printable(", ".join(names))), (0, 0, 1, 2)))
 
 
-def _failure(console: Console, result: Result) -> None:
+def failure(console: Console, result: Result) -> None:
+    """Print one run that did not pass, with all that is known of it."""
     words = ", ".join(f"{key} {value}" for key, value in parameters(result.params).items())
     head = Text.assemble(
         (result.verdict.upper(), STYLES[result.verdict]),
