@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from sim.scenario import Family, FileText, Flow, Machine, Mechanism, Network, Step
 
@@ -30,6 +31,7 @@ class MachinePlan:
     boot_hook: str | None = None  # the mechanism's command before the network phase
     state: tuple[str, ...] = ()  # where the mechanism keeps its records: not compared
     written: Machine | None = None  # the machine as its author wrote it, for `sim show`
+    services: Mapping[str, Any] = field(default_factory=dict)  # servers that it runs, see `sim.services`
 
 
 @dataclass(frozen=True)

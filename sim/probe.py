@@ -22,6 +22,7 @@ from typing import Any
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
+from sim import resolver
 from sim.scenario import Flow
 from sim.world import kernel
 from sim.world.machine import Machine
@@ -29,6 +30,7 @@ from sim.world.machine import Machine
 ATTEMPTS = 3
 GAP_S = 0.1
 PATIENCE_S = 0.5
+READ_S = 5.0  # for a file of the machine
 """A round sends `ATTEMPTS` probes `GAP_S` apart and waits `PATIENCE_S` after the last one."""
 
 _IP_RECVERR, _IPV6_RECVERR = 11, 25  # linux/in.h, linux/in6.h
@@ -87,6 +89,10 @@ class _Try:
     error: str = ""
     detail: str = ""
     outcome: Outcome = field(default_factory=Outcome)
+    address: str = ""  # who is asked: the destination, for a name one of the source's name servers
+    servers: list[str] | None = None  # of the source, for a name; None: not looked up yet
+    without: set[int] = field(default_factory=set)  # record types that the name has none of
+    settled: bool = False  # undelivered, and no further attempt would change that
 
     @property
     def over(self) -> bool:
@@ -134,6 +140,8 @@ def targets(
             for which in families
             if (address := destination(addresses.get(flow.source, ()), addresses.get(flow.destination, ()), which))
         ]
+        if flow.protocol == "dns":
+            reached = reached[:1]  # the question goes to every name server; without a family, to those of both
         for which, address in reached:
             key = str(flow) if len(reached) == 1 else f"{flow} {which}"
             same = any(t.flow.text == flow.text and t.family == which for t in found.values())
@@ -182,28 +190,54 @@ def _collect(tries: Sequence[_Try], selector: selectors.BaseSelector, until: flo
 
 def _send(attempt: _Try, machines: Mapping[str, Machine], selector: selectors.BaseSelector, number: int) -> None:
     flow = attempt.target.flow
-    if attempt.sock is not None and flow.protocol == "tcp" and not attempt.error:
-        return  # a connection in progress: TCP retries by itself
+    if attempt.settled or (attempt.sock is not None and flow.protocol == "tcp" and not attempt.error):
+        return  # TCP retries by itself while the connection is in progress
     attempt.outcome.sent += 1
     try:
-        if attempt.sock is None or attempt.error:
+        machine = machines[flow.source]
+        if not machine.on:
             _forget(attempt, selector)
-            machine = machines[flow.source]
-            if not machine.on:
-                attempt.error, attempt.detail = "link-down", f"{flow.source} is off"
-                return
+            attempt.error, attempt.detail = "link-down", f"{flow.source} is off"
+            return
+        asked, attempt.address = attempt.address, _whom(attempt, machine, number)
+        if not attempt.address:
+            return
+        if attempt.sock is None or attempt.error or asked != attempt.address:
+            _forget(attempt, selector)
             with kernel.inside(machine.running.netns):
-                attempt.sock = _open(attempt.target)
+                attempt.sock = _open(attempt.target, attempt.address)
             attempt.error = ""
             attempt.began = time.monotonic()
             _connect(attempt)
             want = selectors.EVENT_READ | (selectors.EVENT_WRITE if flow.protocol == "tcp" else 0)
             selector.register(attempt.sock, want, attempt)
+        assert attempt.sock is not None
         if flow.protocol != "tcp":
             attempt.began = time.monotonic()
-            attempt.sock.send(_payload(attempt.target, number))
+        for data in _payloads(attempt.target, number):
+            attempt.sock.send(data)
     except OSError as error:
         _failed(attempt, error)
+
+
+def _whom(attempt: _Try, machine: Machine, number: int) -> str:
+    """The address that this attempt goes to. A name is asked of each of the source's name servers in turn."""
+    flow = attempt.target.flow
+    if flow.protocol != "dns":
+        return attempt.target.address
+    if attempt.servers is None:
+        known = resolver.name_servers(machine.run("cat /etc/resolv.conf", READ_S).output)
+        attempt.servers = [server for server in known if flow.family in (None, f"v{_version(server)}")]
+        if not attempt.servers:
+            of_family = f"IPv{flow.family[1]} " if flow.family and known else ""
+            _settle(attempt, f"{flow.source} has no {of_family}name server in /etc/resolv.conf")
+            return ""
+    return attempt.servers[number % len(attempt.servers)]
+
+
+def _settle(attempt: _Try, detail: str) -> None:
+    """A resolver gives up here: nobody can be asked, or somebody who must know said that there is no such name."""
+    attempt.settled, attempt.error, attempt.detail = True, "no-name", detail
 
 
 def _forget(attempt: _Try, selector: selectors.BaseSelector) -> None:
@@ -214,8 +248,8 @@ def _forget(attempt: _Try, selector: selectors.BaseSelector) -> None:
         attempt.sock = None
 
 
-def _open(target: Target) -> socket.socket:
-    v4 = target.family == "v4"
+def _open(target: Target, address: str) -> socket.socket:
+    v4 = _version(address) == 4
     family = socket.AF_INET if v4 else socket.AF_INET6
     flow = target.flow
     if flow.protocol == "tcp":
@@ -242,30 +276,22 @@ def _connect(attempt: _Try) -> None:
     assert attempt.sock is not None
     port = 53 if target.flow.protocol == "dns" else target.flow.port or 0
     try:
-        attempt.sock.connect((target.address, port))
+        attempt.sock.connect((attempt.address, port))
     except BlockingIOError:
         pass
 
 
-def _payload(target: Target, number: int) -> bytes:
+def _payloads(target: Target, number: int) -> list[bytes]:
+    """What one attempt sends, a datagram each."""
     flow = target.flow
+    if flow.protocol == "tcp":
+        return []
     if flow.protocol == "icmp":
         kind = 8 if target.family == "v4" else 128
-        return struct.pack("!BBHHH", kind, 0, 0, 0, number) + b"s" * (56 if flow.size is None else flow.size)
+        return [struct.pack("!BBHHH", kind, 0, 0, 0, number) + b"s" * (56 if flow.size is None else flow.size)]
     if flow.protocol == "dns":
-        return dns_query(flow.asked or "", number + 1)
-    return b"s" * (flow.size or 16)
-
-
-def dns_query(name: str, number: int) -> bytes:
-    """A query for the A record of `name` (RFC 1035, section 4)."""
-    labels = b"".join(bytes([len(part)]) + part for part in name.rstrip(".").encode("idna").split(b".") if part)
-    return struct.pack("!HHHHHH", number, 0x0100, 1, 0, 0, 0) + labels + b"\0" + struct.pack("!HH", 1, 1)
-
-
-def _has_answer(data: bytes) -> bool:
-    """Whether a DNS response has no error and at least one answer (RFC 1035, section 4.1.1)."""
-    return len(data) >= 12 and not data[3] & 0x0F and data[6:8] != b"\0\0"
+        return resolver.questions(flow.asked or "", number)
+    return [b"s" * (flow.size or 16)]
 
 
 def _on_event(attempt: _Try, events: int, selector: selectors.BaseSelector) -> None:
@@ -276,10 +302,10 @@ def _on_event(attempt: _Try, events: int, selector: selectors.BaseSelector) -> N
             _on_tcp(attempt, sock, events, selector)
             return
         data = sock.recv(1 << 16)
-        if attempt.target.flow.protocol == "dns" and not _has_answer(data):
-            attempt.error, attempt.detail = "no-name", "the name server knows no such name"
-            return
-        _delivered(attempt)
+        if attempt.target.flow.protocol == "dns":
+            _on_answer(attempt, data)
+        else:
+            _delivered(attempt)
     except BlockingIOError:
         _failed(attempt, OSError(0, ""))  # nothing to read: an error without its errno, in the error queue
     except OSError as error:
@@ -287,6 +313,17 @@ def _on_event(attempt: _Try, events: int, selector: selectors.BaseSelector) -> N
         if attempt.target.flow.protocol == "tcp":
             with contextlib.suppress(KeyError, ValueError):
                 selector.unregister(sock)
+
+
+def _on_answer(attempt: _Try, data: bytes) -> None:
+    kind, says, words = resolver.answer(data)
+    attempt.without |= {kind} if says == "no-address" else set()
+    if says == "address":
+        _delivered(attempt)
+    elif says == "no-name" or attempt.without.issuperset(resolver.KINDS):
+        _settle(attempt, f"{attempt.address}: {words}")
+    elif says == "no-help":  # the next server may know
+        attempt.error, attempt.detail = "no-name", f"{attempt.address}: {words}"
 
 
 def _on_tcp(attempt: _Try, sock: socket.socket, events: int, selector: selectors.BaseSelector) -> None:
@@ -353,7 +390,10 @@ def _explain(attempt: _Try, machines: Mapping[str, Machine]) -> None:
         return
     if outcome.reason in ("refused", "too-big", "filtered", "no-name"):
         return
-    answer = way(source, target.address)
+    address = attempt.address or target.address
+    if target.flow.protocol == "dns":
+        other = next((one for one in machines.values() if one.on and _has(one, address)), source)
+    answer = way(source, address)
     if outcome.reason == "prohibited" and answer[0] not in ("", "prohibited"):
         outcome.reason = "filtered"
     if answer[0] and not outcome.reason.startswith(("prohibited", "filtered")):
@@ -374,7 +414,8 @@ def _silence(attempt: _Try, source: Machine, other: Machine, machines: Mapping[s
             return "too-big", f"small packets arrive, {target.flow.size} bytes vanish without a word"
     if not other.on:
         return "timeout", f"{other.plan.name} is off"
-    back = next((a for a in global_addresses(source.running.ip) if _version(a) == _version(target.address)), None)
+    asked = attempt.address or target.address
+    back = next((a for a in global_addresses(source.running.ip) if _version(a) == _version(asked)), None)
     if back is not None:
         reason, detail = way(other, back.split("/")[0])
         if reason:
@@ -383,6 +424,10 @@ def _silence(attempt: _Try, source: Machine, other: Machine, machines: Mapping[s
     if filtering:
         return "filtered", f"packet filters are loaded on {', '.join(filtering)}"
     return "timeout", "no answer, and no error either"
+
+
+def _has(machine: Machine, address: str) -> bool:
+    return any(text.partition("/")[0] == address for text in global_addresses(machine.running.ip))
 
 
 def _version(address: str) -> int:

@@ -16,6 +16,7 @@ from sim.observe import read_state
 from sim.planned import MachinePlan, Plan
 from sim.probe import Outcome, Target
 from sim.scenario import Flow, Step
+from sim.services import server
 from sim.world import kernel
 from sim.world.lab import STOP_S, Lab
 from sim.world.machine import Machine
@@ -151,18 +152,31 @@ class Events:
             self._sock.bind((0, _RTMGRP))
         self._sock.setblocking(False)
 
+    def fileno(self) -> int:
+        """For select(2)."""
+        return self._sock.fileno()
+
     def wait(self, timeout_s: float) -> None:
         """Until the next event, or the time-out: files and remote neighbours change without one."""
-        if select.select([self._sock], [], [], timeout_s)[0]:
-            try:
-                while self._sock.recv(1 << 16):
-                    pass
-            except OSError:
-                return  # drained, or more happened than the socket holds: either way something did
+        wait_any([self], timeout_s)
+
+    def drain(self) -> None:
+        """Take all events that are there."""
+        try:
+            while self._sock.recv(1 << 16):
+                pass
+        except OSError:
+            return  # drained, or more happened than the socket holds: either way something did
 
     def close(self) -> None:
         """Let the namespace go."""
         self._sock.close()
+
+
+def wait_any(events: Sequence[Events], timeout_s: float) -> None:
+    """Until something happens in one of several machines' networks, or the time-out."""
+    for one in select.select(events, [], [], timeout_s)[0]:
+        one.drain()
 
 
 def settle(context: Context, names: Sequence[str], deadline: float) -> None:
@@ -217,8 +231,10 @@ def wait_delivered(context: Context, targets: Sequence[Target], deadline: float)
 
 
 def services(plan: Plan, machine: MachinePlan) -> Mapping[str, Callable[[], None]]:
+    """What a machine runs from its late phase on: the topology's servers, then the listeners of flows."""
     ports = plan.listeners.get(machine.name, ())
-    return {"listeners": probe.listener(ports)} if ports else {}
+    servers = {"dnsmasq": server(machine.services)} if machine.services else {}
+    return {**servers, **({"listeners": probe.listener(ports)} if ports else {})}
 
 
 def baseline(context: Context) -> None:
@@ -227,9 +243,8 @@ def baseline(context: Context) -> None:
     lab.boot_all()
     deadline = time.monotonic() + BASELINE_S
     settle(context, list(plan.machines), deadline)
-    addresses = {name: probe.global_addresses(machine.running.ip) for name, machine in lab.machines.items()}
     named = tuple(dict.fromkeys((*plan.flows, *plan.breaks, *plan.keeps, *_asked(plan.steps))))
-    context.targets = probe.targets(named, list(plan.machines), addresses, plan.params.family)
+    _find_targets(context, named, deadline)
     wanted = {target.key for flow in named for target in context.matching(flow)}
     outcomes = context.probe(context.targets)
     while any(not outcomes[key].delivered for key in wanted) and time.monotonic() < deadline:
@@ -240,6 +255,23 @@ def baseline(context: Context) -> None:
     for name in plan.machines:
         context.picture("baseline", name, context.read(name))
     context.last_act = time.monotonic()
+
+
+def _find_targets(context: Context, named: Sequence[Flow], deadline: float) -> None:
+    """Wait until both ends of every named flow have addresses: those that a router advertises come after the boot."""
+    plan, lab = context.plan, context.lab
+    events = [Events(machine) for machine in lab.machines.values()]
+    try:
+        while True:
+            addresses = {name: probe.global_addresses(machine.running.ip) for name, machine in lab.machines.items()}
+            context.targets = probe.targets(named, list(plan.machines), addresses, plan.params.family)
+            left = deadline - time.monotonic()
+            if left <= 0 or all(context.matching(flow) for flow in named):
+                return
+            wait_any(events, left)
+    finally:
+        for one in events:
+            one.close()
 
 
 def _asked(steps: Sequence[Step]) -> list[Flow]:

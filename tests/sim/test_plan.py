@@ -11,7 +11,7 @@ import pytest
 from made_up_stacks import install
 from test_load import LONG, SHORT
 
-from sim import plan, stacks
+from sim import plan, services, stacks
 from sim.errors import BadInput
 from sim.load import load_all, load_scenario
 from sim.planned import Plan
@@ -241,11 +241,26 @@ def test_what_cannot_run_here_is_a_skip_by_name(tmp_path: Path, sets: dict[str, 
     assert plan.expand(load(tmp_path, text), sets)[0].skip == skip
 
 
-def test_services_that_are_not_there_yet_are_skips_by_name(tmp_path: Path) -> None:
-    text = "{sim: 1, topology: {machines: {server: {services: {dhcp: {}}}}}, steps: [{reload: server}]}"
-    assert only(plan.expand(load_scenario_text(tmp_path, text))).skip == (
-        "services of machines (dhcp of 'server') are not there yet"
-    )
+@pytest.mark.parametrize(
+    "machine, skip",
+    [
+        (
+            "{ports: {eth0: lan}, services: {dns: {}}}",
+            "services (dns of 'server') need dnsmasq, which is not installed (Debian package dnsmasq-base)",
+        ),
+        (
+            "{ports: {eth0: lan}, config: {ethernets: {eth0: {dhcp4: true}}}}",
+            "dhcp4 needs one of dhclient, udhcpc, dhcpcd (Debian package isc-dhcp-client)",
+        ),
+    ],
+)
+def test_servers_and_clients_that_are_not_installed_are_skips_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str, skip: str
+) -> None:
+    monkeypatch.setattr(services.shutil, "which", lambda name, path: None)
+    text = f"{{sim: 1, topology: {{networks: {{lan: {{}}}}, machines: {{server: {machine}}}}}, steps: [{{reload: server}}]}}"
+    assert only(plan.expand(load_scenario_text(tmp_path, text))).skip == skip
+
 
 
 def test_a_power_cut_needs_a_disk_that_loses_writes_and_is_taken_twice(tmp_path: Path) -> None:
