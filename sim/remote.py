@@ -9,6 +9,7 @@ pickled values; its end tells the caller that nothing of the laboratory is left.
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import subprocess
@@ -92,9 +93,8 @@ def serve(control: socket.socket) -> None:
             return
         connection: Connection[Any, Any] = Connection(fds[0])
         with connection:
-            sandbox.spawn(
-                lambda: _work(task.decode(), connection), lambda why: _refused(task.decode(), connection, why)
-            )
+            work = functools.partial(_work, task.decode(), connection)
+            sandbox.spawn(work, functools.partial(_refused, task.decode(), connection))
 
 
 def _reap() -> None:
