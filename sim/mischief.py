@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from sim.errors import LabError
 from sim.faults.calls import GROUPS
@@ -111,6 +111,24 @@ def kill(context: Context, step: Step) -> Done:
     return Done(output=f"{hit} processes")
 
 
+def _barrier(commands: Sequence[str]) -> str:
+    """A shell script that starts all commands at one instant and prints their exit statuses in order.
+
+    Each waits for the end of a fifo of its own. Opening it for writing waits until the command's shell has opened it
+    for reading (fifo(7)): once all are open, all shells stand before the barrier, and closing them lets them go.
+    """
+    numbers = range(len(commands))
+    lines = [f"rm -f {_BARRIER}.*", "mkfifo " + " ".join(f"{_BARRIER}.{n}" for n in numbers) + " || exit 125"]
+    lines += [
+        f"( read -r _ < {_BARRIER}.{n}; {command}; echo $? > {_BARRIER}.{n}.status ) > {_BARRIER}.{n}.output 2>&1 &"
+        for n, command in enumerate(commands)
+    ]
+    lines += [f"exec {n + 3}> {_BARRIER}.{n}" for n in numbers]
+    lines += ["exec " + " ".join(f"{n + 3}>&-" for n in numbers), "wait"]
+    lines += [f"cat {_BARRIER}.{n}.{what}" for what in ("output", "status") for n in numbers]
+    return "\n".join(lines)
+
+
 def race(context: Context, step: Step) -> Done:
     """Start verbs of the mechanism behind one barrier; exactly `winners` of them must exit with 0."""
     machine, mechanism = context.machine(step.on or ""), context.plan.mechanism
@@ -120,13 +138,7 @@ def race(context: Context, step: Step) -> Done:
         raise LabError(f"the mechanism {mechanism.name} does not offer all of {', '.join(step.args['verbs'])}")
     before = context.read(name)
     context.changed_picture(name)
-    # opening a fifo for reading waits until somebody opens it for writing: all start at that instant
-    lines = [f"rm -f {_BARRIER}; mkfifo {_BARRIER} || exit 125"]
-    lines += [
-        f"( : < {_BARRIER}; {command}; echo $? > /run/sim/race.{number} ) &" for number, command in enumerate(commands)
-    ]
-    lines += [f": > {_BARRIER}; wait; cat " + " ".join(f"/run/sim/race.{number}" for number in range(len(commands)))]
-    done = machine.run("\n".join(lines), VERB_S)
+    done = machine.run(_barrier(commands), VERB_S)
     statuses = [int(word) for word in done.output.split()[-len(commands) :] if word.isdigit()]
     if done.timed_out or len(statuses) != len(commands):
         return Done("refused", done.status, 0, done.output, ("the verbs did not all end",))

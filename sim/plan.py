@@ -185,8 +185,9 @@ class _Planner:
         steps += [Step("begin", self.subject, _args("begin")), *self.change()]
         if self.scenario.breaks.after == "change":
             steps += _expect(self.breaks, "unreachable", otherwise="unknown")
-        everyone = (*self.neighbours(), *self.keeps, *self.flows)
-        keeps = self.keeps if self.breaks else tuple({flow.text: flow for flow in everyone}.values())
+        everyone = (*self.flows, *self.keeps, *self.neighbours())
+        named = {flow.text: flow for flow in reversed(everyone)}  # one that has a name goes by it
+        keeps = self.keeps if self.breaks else tuple(reversed(named.values()))
         steps += _expect(keeps, "delivered")
         return steps + self.recovery()
 
