@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sim.arguments import Choice, chooses, counted, output_file, paths_argument, plans_of, write_out
-from sim.crash_command import crash
+from sim.crash_command import bench, crash
 from sim.errors import BadInput, LabError, Missing, SimError
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def program() -> None:
 
 
 program.add_command(crash)
+program.add_command(bench)
 
 
 # -- run --------------------------------------------------------------------------------------------------------

@@ -275,6 +275,25 @@ class Bench:
             self.disk.put(path)
             yield which
 
+    # -- how fast -------------------------------------------------------------------------------------------------
+
+    def floor(self) -> dict[str, float]:
+        """What the parts of a strike cost that nobody can save, seconds: the verb under the filter, the boot of a
+        machine that runs nothing, a copy of the disk (and its mount, when it is an image)."""
+        began = time.monotonic()
+        self.disk.restore(self.kept["initial"])
+        copied = time.monotonic()
+        self._boot("pre-network", "network")
+        self.machine.crash()
+        booted = time.monotonic()
+        self.ready()
+        ready = time.monotonic()
+        if self.act(Order(record=True)) != 0:
+            raise LabError(f"{self.campaign.verb} fails though nothing was interrupted")
+        acted = time.monotonic()
+        self.machine.crash()
+        return {"copy": copied - began, "boot": booted - copied, "verb": acted - ready}
+
     # -- what is left --------------------------------------------------------------------------------------------
 
     def _judge(self, number: int, point: Point | None, which: str, began: float) -> Strike:
@@ -433,20 +452,22 @@ class _Hearing:
         self.progress = progress
         self.points: list[Point] = []
         self.found: list[Strike] = []
+        self.measured: list[dict[str, Any]] = []
         self.trouble = self.missing = ""
         self.total = 0
 
     def record(self, campaign: Campaign) -> list[Point]:
-        self._run([lambda out: _record(campaign, out)])
+        self.run([lambda out: _record(campaign, out)])
         return self.points
 
     def strikes(self, campaign: Campaign, points: Sequence[Point], numbers: Sequence[int], workers: int) -> None:
         self.total = len(numbers) * (2 if campaign.plan.params.disk == "lose-unsynced" else 1)
         count = max(1, min(workers, len(numbers)))
         shares = [numbers[first::count] for first in range(count)]
-        self._run([functools.partial(_strike, campaign, list(points), share) for share in shares])
+        self.run([functools.partial(_strike, campaign, list(points), share) for share in shares])
 
-    def _run(self, works: Sequence[Callable[[IO[str]], None]]) -> None:
+    def run(self, works: Sequence[Callable[[IO[str]], None]]) -> None:
+        """Each in a sandbox of its own, until all have ended."""
         selector = selectors.DefaultSelector()
         keepers: dict[int, int] = {}
         rest: dict[int, bytes] = {}
@@ -481,20 +502,23 @@ class _Hearing:
                 strike = Strike(**{**message, "problems": tuple(message["problems"])})
                 self.found.append(strike)
                 self.progress(len(self.found), self.total, strike)
+            case "measured":
+                self.measured.append(message)
             case "trouble":
                 self.trouble = message["text"]
             case "missing":
                 self.missing = message["text"]
 
 
-def alone(work: Callable[[IO[str]], None]) -> None:
-    """Run `work` in a sandbox to its end. Raises Missing, LabError."""
+def gather(*works: Callable[[IO[str]], None]) -> list[dict[str, Any]]:
+    """Run each in a sandbox of its own; returns what they have measured (`tell`). Raises Missing, LabError."""
     hearing = _Hearing(lambda *_: None)
-    hearing._run([work])
+    hearing.run(works)
     if hearing.missing:
         raise Missing(hearing.missing)
     if hearing.trouble:
         raise LabError(hearing.trouble)
+    return hearing.measured
 
 
 def _spawn(work: Callable[[IO[str]], None]) -> tuple[int, int]:
@@ -506,25 +530,26 @@ def _spawn(work: Callable[[IO[str]], None]) -> tuple[int, int]:
             try:
                 work(out)
             except Missing as error:
-                _say(out, kind="missing", text=str(error))
+                tell(out, kind="missing", text=str(error))
             except LabError as error:
-                _say(out, kind="trouble", text=str(error))
+                tell(out, kind="trouble", text=str(error))
             except OSError as error:
-                _say(out, kind="trouble", text=f"{error.strerror}: {error.filename}" if error.filename else str(error))
+                tell(out, kind="trouble", text=f"{error.strerror}: {error.filename}" if error.filename else str(error))
 
     keeper = sandbox.spawn(inside)
     os.close(writing)
     return reading, keeper
 
 
-def _say(out: IO[str], **message: Any) -> None:
+def tell(out: IO[str], **message: Any) -> None:
+    """One message from a worker."""
     print(json.dumps(message), file=out)
 
 
 def _record(campaign: Campaign, out: IO[str]) -> None:
     bench = Bench(campaign)
     bench.prepare()
-    _say(out, kind="points", points=[dataclasses.asdict(point) for point in bench.record()])
+    tell(out, kind="points", points=[dataclasses.asdict(point) for point in bench.record()])
 
 
 def _strike(campaign: Campaign, points: list[Point], numbers: Sequence[int], out: IO[str]) -> None:
@@ -532,4 +557,4 @@ def _strike(campaign: Campaign, points: list[Point], numbers: Sequence[int], out
     bench.prepare()
     for number in numbers:
         for strike in bench.strike(number, points[number - 1] if number <= len(points) else None):
-            _say(out, kind="strike", **dataclasses.asdict(strike))
+            tell(out, kind="strike", **dataclasses.asdict(strike))

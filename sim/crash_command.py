@@ -72,6 +72,52 @@ def crash(
     return _STATUS[report.verdict]
 
 
+@click.group()
+def bench() -> None:
+    """How fast this laboratory is on this machine."""
+
+
+@bench.command("crash")
+@click.argument("path", required=False)
+@click.option("--verb", default="begin", type=click.Choice(_VERBS), help="What is interrupted.", show_default=True)
+@click.option("--disk", type=click.Choice(_DISKS), help="keep: a crash (the default); lose-unsynced: a power cut.")
+@click.option("--mechanism", metavar="NAME|FILE", default="initscript", help="The mechanism.", show_default=True)
+@sets_option
+@click.option("-n", "workers", type=click.IntRange(min=1), metavar="WORKERS", help="At once. Default: CPUs.")
+@click.option("--rounds", type=click.IntRange(min=1), default=10, help="Points of each worker.", show_default=True)
+def bench_crash(
+    path: str | None,
+    verb: str,
+    disk: str | None,
+    mechanism: str,
+    sets: dict[str, str],
+    workers: int | None,
+    rounds: int,
+) -> None:
+    """Points per second, beside what the machine itself needs: both measured in one run.
+
+    The floor of a point is the verb under the filter, an empty machine's boot, and a copy of the disk (an image: and
+    its mount); the last two for each image that a power cut leaves.
+    """
+    from sim.bench import crash_speed
+    from sim.crash import Campaign
+    from sim.library import shipped
+
+    path = path or str(shipped() / "files/changed-file.sim.yaml")
+    plan = _plan(path, {**sets, "disk": _disk(disk, sets)}, mechanism)
+    speed = crash_speed(Campaign(plan, verb), rounds, workers or len(os.sched_getaffinity(0)))
+    click.echo(f"{speed.points} points of {verb}, mechanism {plan.params.mechanism}, disk {plan.params.disk}")
+    times = f"{speed.images} × " if speed.images > 1 else ""
+    parts = f"verb {_ms(speed.verb)} + {times}(empty boot {_ms(speed.boot)} + disk {_ms(speed.copy)})"
+    click.echo(f"floor   {_ms(speed.floor):>8} a point: {parts}")
+    click.echo(f"crash   {_ms(speed.point):>8} a point: {speed.ratio:.2f} × the floor")
+    click.echo(f"        {speed.rate:.1f} points a second, {speed.workers} at once")
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms"
+
+
 def _disk(disk: str | None, sets: dict[str, str]) -> str:
     if disk is not None and sets.get("disk", disk) != disk:
         raise click.UsageError(f"the disk is set twice: {disk!r} and {sets['disk']!r}")

@@ -10,7 +10,7 @@ import termios
 import tty
 from typing import IO
 
-from sim.crash import Bench, Report, Strike, alone
+from sim.crash import Bench, Report, Strike, gather
 from sim.errors import LabError
 from sim.world.machine import Machine
 
@@ -30,7 +30,7 @@ def stand(report: Report, strike: Strike) -> None:
         wire(bench.machine, ["/usr/bin/env", f"TERM={os.environ.get('TERM', 'dumb')}", "/bin/sh", "-i"])
 
     try:
-        alone(work)
+        gather(work)
     finally:
         termios.tcsetattr(sys.stdin, termios.TCSADRAIN, settings)
 
