@@ -81,7 +81,7 @@ class Context:
         """Files and kernel state of a running machine, now."""
         machine = self.machine(name)
         stack = stacks.get(machine.plan.stack)
-        return read_state(machine, stack.patterns, stack.ignored, machine.plan.state)
+        return read_state(machine, stack.patterns, stack.ignored, (*machine.plan.state, *stack.records))
 
     def picture(self, label: str, name: str, state: State, transaction: str = "unknown") -> None:
         """Write a picture down."""

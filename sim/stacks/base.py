@@ -32,6 +32,7 @@ class Stack:
 
     selective_reload: bool = False  # True: reload leaves interfaces alone whose configuration did not change
     missing: Callable[[], str | None] = lambda: None  # why it cannot run on this machine
+    records: tuple[str, ...] = ()  # what its programs note about themselves below /etc: no configuration, not compared
     packages: tuple[str, ...] = ()  # Debian packages it needs
 
 
@@ -51,3 +52,13 @@ printf '%s\\0' $$ {name} $# "$@" > /run/sim/request || exit 1
 read -r status < "$reply"
 exit "${{status:-1}}"
 """
+
+
+DHCLIENT_CONF = """\
+timeout 10;
+retry 5;
+initial-interval 1;
+backoff-cutoff 5;
+"""
+"""/etc/dhcp/dhclient.conf (dhclient.conf(5)) of every machine: a boot or a reload waits ten seconds for a lease, and a
+server that boots at the same time is asked again after one. Debian's own file leaves the first at five minutes."""

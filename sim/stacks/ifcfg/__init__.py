@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sim.stacks.base import Stack, builtin_script
+from sim.stacks.base import DHCLIENT_CONF, Stack, builtin_script
 from sim.stacks.ifcfg.model import FOLDER, IGNORED_SUFFIXES
 from sim.stacks.ifcfg.render import render
 
@@ -61,8 +61,10 @@ STACK = Stack(
         "/usr/sbin/ifup": builtin_script("ifup", "Bring an interface up: ifup CONFIGURATION [boot]"),
         "/usr/sbin/ifdown": builtin_script("ifdown", "Take an interface down: ifdown CONFIGURATION"),
         "/etc/init.d/network": builtin_script("network", "Bring up/down networking"),
+        "/etc/dhcp/dhclient.conf": DHCLIENT_CONF,
     },
     builtins={"ifup": _ifup, "ifdown": _ifdown, "network": _network},
     selective_reload=True,
+    records=("/etc/resolv.conf.save",),  # there while a name server of an ifcfg file is in /etc/resolv.conf
     missing=_missing,
 )

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import shutil
 
-from sim.stacks.base import Stack
+from sim.stacks.base import DHCLIENT_CONF, Stack
 from sim.stacks.ifupdown.render import INTERFACES, render
-from sim.stacks.ifupdown.script import DHCLIENT_CONF, NETWORKING, PROGRAM
+from sim.stacks.ifupdown.script import NETWORKING, PROGRAM
 
 PROGRAMS = {"ifup": "ifupdown", "ifdown": "ifupdown", "ifquery": "ifupdown", "ip": "iproute2", "sysctl": "procps"}
 """Program -> the Debian package that has it."""

@@ -2,14 +2,6 @@
 
 PROGRAM = "/usr/sbin/sim-networking"
 
-# dhclient.conf(5). A boot or a reload waits this long for a lease, then goes on; the client keeps asking behind it.
-DHCLIENT_CONF = """\
-timeout 10;
-retry 5;
-initial-interval 1;
-backoff-cutoff 5;
-"""
-
 NETWORKING = r"""#!/bin/sh
 # sim-networking {start|stop|reload}: /etc/network/interfaces, applied by ifup(8) and taken back by ifdown(8).
 #
