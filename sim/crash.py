@@ -70,11 +70,23 @@ class Strike:
 
 @dataclass(frozen=True)
 class Campaign:
-    """What is to be done: a plan that has `begin` and a change, the verb, and which points (None: all)."""
+    """What is to be done: a plan that has `begin` and a change, the verb, and which points (None: all).
+
+    `sample`: of all points only so many (0: all), chosen by `seed`.
+    """
 
     plan: Plan
     verb: str
     at: tuple[int, ...] | None = None
+    sample: int = 0
+    seed: int = 0
+
+    def numbers(self, points: int) -> list[int]:
+        """Which points are struck, of a verb that has so many; one more than those is the instant after it."""
+        numbers = list(self.at or range(1, points + 2))
+        if self.at or not 0 < self.sample < len(numbers):
+            return numbers
+        return sorted(random.Random(self.seed).sample(numbers, self.sample))
 
 
 @dataclass(frozen=True)
@@ -382,6 +394,12 @@ def _since(began: float) -> float:
     return round(time.monotonic() - began, 4)
 
 
+def chosen_seed() -> int:
+    """What SIM_SEED says, else a random number; it is printed, so that a run can be repeated."""
+    text = os.environ.get("SIM_SEED", "")
+    return int(text) if text.isdecimal() else random.SystemRandom().randrange(1, 1 << 30)
+
+
 def everywhere(context: Context, step: Step) -> Done:
     """The step `crash-everywhere`: every point of every verb that is offered, in laboratories of their own."""
     why = seccomp.missing()
@@ -389,17 +407,16 @@ def everywhere(context: Context, step: Step) -> Done:
         raise Missing(why)
     bad: list[str] = []
     unknown = count = 0
-    seed = int(os.environ.get("SIM_SEED") or random.SystemRandom().randrange(1, 1 << 30))
+    seed = chosen_seed()
     for verb in step.args.get("verbs") or VERBS_UNDER_TEST:
         if getattr(context.plan.mechanism, verb) is None:
             continue
         try:
-            bench = Bench(Campaign(context.plan, verb))
+            campaign = Campaign(context.plan, verb, sample=step.args.get("sample") or 0, seed=seed)
+            bench = Bench(campaign)
             bench.prepare()
             points = bench.record()
-            numbers = range(1, len(points) + 2)
-            sample = step.args.get("sample") or len(numbers)
-            for number in sorted(random.Random(seed).sample(numbers, min(sample, len(numbers)))):
+            for number in campaign.numbers(len(points)):
                 point = points[number - 1] if number <= len(points) else None
                 for strike in bench.strike(number, point):
                     count += 1
@@ -436,7 +453,7 @@ def conduct(campaign: Campaign, workers: int, progress: Callable[[int, int, Stri
     if hearing.trouble or not points:
         trouble = hearing.trouble or "the verb changes nothing on the disk: there is no point to stop it at"
         return Report(campaign, (), (), _since(began), trouble, hearing.missing)
-    numbers = list(campaign.at or range(1, len(points) + 2))
+    numbers = campaign.numbers(len(points))
     wrong = [number for number in numbers if not 1 <= number <= len(points) + 1]
     if wrong:
         raise BadInput([Mistake("--at", f"{wrong[0]}: there are {len(points)} points, and one after the verb")])

@@ -30,6 +30,7 @@ _STATUS = {"pass": 0, "fail": 1, "unknown": 3, "skip": 4}
 @mechanism_option
 @sets_option
 @click.option("--at", type=click.IntRange(min=1), metavar="N", help="Only this point.")
+@click.option("--sample", type=click.IntRange(min=1), metavar="N", help="Only N points, chosen by SIM_SEED.")
 @click.option("--keep", is_flag=True, help="Leave the machine standing after --at, with a shell in it.")
 @click.option("-n", "workers", type=click.IntRange(min=1), metavar="WORKERS", help="At once. Default: CPUs.")
 @click.option("--json", "json_file", metavar="FILE", callback=output_file, help="Write the result; - is the output.")
@@ -40,6 +41,7 @@ def crash(
     mechanism: str | None,
     sets: dict[str, str],
     at: int | None,
+    sample: int | None,
     keep: bool,
     workers: int | None,
     json_file: str | None,
@@ -52,7 +54,7 @@ def crash(
     """
     from rich.console import Console
 
-    from sim.crash import Campaign
+    from sim.crash import Campaign, chosen_seed
 
     if keep and at is None:
         raise click.UsageError("--keep needs --at N: the point whose machine is to be left standing")
@@ -64,7 +66,7 @@ def crash(
     if lacks:
         console.print(f"not-offered: {plan.mechanism.name} does not offer '{lacks}'", markup=False)
         return 4
-    campaign = Campaign(plan, verb, None if at is None else (at,))
+    campaign = Campaign(plan, verb, None if at is None else (at,), sample or 0, chosen_seed())
     report = _conduct(console, campaign, workers or len(os.sched_getaffinity(0)))
     _say(console, report, json_file, _again(path, verb, plan, mechanism, sets))
     if keep and report.strikes:

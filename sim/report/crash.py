@@ -100,6 +100,7 @@ def render(report: Report) -> str:
         "struck": len(found),
         "bad": [_bad(outcome, report) for outcome in found if outcome.kind == "bad"],
         "unknown": [outcome.number for outcome in found if outcome.kind == "unknown"],
+        "seed": report.campaign.seed if report.campaign.sample else None,
         "seconds": report.seconds,
     }
     return json.dumps(whole, indent=2) + "\n"
@@ -130,9 +131,10 @@ def show(console: Console, report: Report, replay: str) -> None:
     found = outcomes(report)
     if found:
         _strip(console, found)
+    said: dict[tuple[str, ...], int] = {}  # what was lost -> the point that it was printed for
     for outcome in found:
-        if outcome.kind == "bad" or (report.campaign.at and len(found) == 1):
-            _describe(console, outcome)
+        if outcome.kind == "bad" or report.campaign.at:
+            _describe(console, outcome, said)
     if report.missing or report.trouble:
         console.print(Text(printable(report.missing or report.trouble)), soft_wrap=True)
     console.print(Text(summary(report, found)), soft_wrap=True)
@@ -148,9 +150,12 @@ def summary(report: Report, found: Sequence[Outcome]) -> str:
     what = f"{report.campaign.verb} of {params.mechanism}, disk {params.disk}"
     if not found:
         return f"{report.verdict}: {what}: no point was struck"
+    of = ""
+    if report.campaign.sample:
+        of = f" of {len(report.points) + 1}, SIM_SEED={report.campaign.seed}"
     counts = Counter(outcome.left for outcome in found if outcome.kind == "bad")
     parts = [f"{number} {left}" for left, number in sorted(counts.items())]
-    text = f"{report.verdict}: {what}: {len(found)} instants, {kinds['bad']} bad"
+    text = f"{report.verdict}: {what}: {len(found)} instant{'' if len(found) == 1 else 's'}{of}, {kinds['bad']} bad"
     text += f" ({', '.join(parts)})" if parts else ""
     text += f", {kinds['unknown']} unknown" if kinds["unknown"] else ""
     rate = len(found) / report.seconds if report.seconds else 0.0
@@ -168,7 +173,7 @@ def _strip(console: Console, found: Sequence[Outcome]) -> None:
     console.print(Text("      " + "  ".join(f"{mark} {_WORDS[mark]}" for mark in used), style="dim"), soft_wrap=True)
 
 
-def _describe(console: Console, outcome: Outcome) -> None:
+def _describe(console: Console, outcome: Outcome, said: dict[tuple[str, ...], int]) -> None:
     mark, style = outcome.mark
     where = f"before {outcome.syscall} {outcome.point.path}" if outcome.point else "after the verb has returned"
     head = Text.assemble((f"{outcome.number:>5} ", style), (f"{_WORDS[mark]}", style), f"  {printable(where)}")
@@ -177,14 +182,29 @@ def _describe(console: Console, outcome: Outcome) -> None:
         console.print(Text(f"      by {printable(outcome.point.command)}", style="dim"), soft_wrap=True)
         if outcome.point.line:
             console.print(Text(f"      {printable(outcome.point.line)}", style="dim"), soft_wrap=True)
-    for strike in outcome.strikes:
-        if strike.good and outcome.kind == "bad":
-            continue
-        problems = strike.problems or (f"left: {strike.left}",)
-        for problem in problems[:_MOST]:
-            console.print(Text(f"      {_IMAGES[strike.image]}{printable(problem)}"), soft_wrap=True)
-        if len(problems) > _MOST:
-            console.print(Text(f"      … and {len(problems) - _MOST} more"))
+    lines = _lost(outcome)
+    if said.setdefault(lines, outcome.number) != outcome.number:
+        lines = (f"as at {said[lines]}",)
+    for line in lines[:_MOST]:
+        console.print(Text(f"      {printable(line)}"), soft_wrap=True)
+    if len(lines) > _MOST:
+        console.print(Text(f"      … and {len(lines) - _MOST} more"))
+
+
+def _lost(outcome: Outcome) -> tuple[str, ...]:
+    """What is wrong, in lines; what both images have in common once, and of each file the first difference."""
+    shown = [strike for strike in outcome.strikes if outcome.kind != "bad" or not strike.good]
+    texts = [_by_file(strike.problems) or [f"left: {strike.left}"] for strike in shown]
+    if all(text == texts[0] for text in texts):
+        return tuple(texts[0])
+    return tuple(f"{_IMAGES[strike.image]}{line}" for strike, text in zip(shown, texts) for line in text)
+
+
+def _by_file(problems: Sequence[str]) -> list[str]:
+    firsts: dict[str, list[str]] = {}
+    for problem in problems:
+        firsts.setdefault(problem.partition(": ")[0] if problem.startswith("/") else problem, []).append(problem)
+    return [found[0] + (f" (and {len(found) - 1} more)" if len(found) > 1 else "") for found in firsts.values()]
 
 
 # -- meanwhile -------------------------------------------------------------------------------------------------------
