@@ -49,13 +49,13 @@ def all_ended(pidfds: list[int], timeout_s: float) -> bool:
 
 
 def host() -> dict[str, str]:
-    """What a run could leave behind, or change: links, addresses, routes, rules, mounts, loop devices, sysctls."""
+    """What a run could leave behind, or change: links, addresses, routes, rules, mounts, sysctls, files."""
     found = {
         words: subprocess.run(["ip", *words.split()], check=True, capture_output=True, text=True).stdout
         for words in ("-o link", "-o addr", "route show table all", "-6 route show table all", "rule", "netns")
     }
-    found["mounts"] = Path("/proc/self/mountinfo").read_text()
-    found["loop"] = "\n".join(sorted(glob.glob("/sys/block/loop*/loop/backing_file")))
+    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    found["mounts"] = "\n".join(line for line in mounts if "pytest-of-" not in line)  # those are other tests'
     for path in glob.glob("/proc/sys/net/ipv[46]/conf/*/*") + ["/proc/sys/net/ipv4/ip_forward"]:
         try:
             found[path] = Path(path).read_text()
@@ -93,6 +93,48 @@ def test_sigkill_at_any_time_leaves_nothing(tmp_path: Path) -> None:
     assert host() == before
 
 
+@pytest.mark.root
+def test_sigkill_leaves_no_loop_device(tmp_path: Path) -> None:
+    """The image is called after its machine, whose name no other run has."""
+    name = f"leak{os.getpid()}"
+    scenario = MADE_UP.replace("server", name).replace(
+        "topology: one-lan",
+        f"topology: {{networks: {{lan: {{}}}}, machines: {{{name}: {{ports: {{eth0: lan}}, config: {{ethernets: {{eth0: "
+        "{addresses: [192.0.2.10/24]}}}}, client: {ports: {eth0: lan}, config: {ethernets: {eth0: "
+        "{addresses: [192.0.2.20/24]}}}}}",
+    )
+    (tmp_path / "x.sim.yaml").write_text(scenario + "recover: [power-cut]\n")
+    mark = f"SIM_TEST={name}"
+    environment = os.environ | dict([mark.split("=")])
+    words = command("run", str(tmp_path / "x.sim.yaml"), "--journal", str(tmp_path / "journal"))
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment) as process:
+        assert until(lambda: loops(name) != [], 20.0), "the run has no loop device"
+        theirs = processes_of(mark)
+        process.send_signal(signal.SIGKILL)
+        assert all_ended(theirs, 10.0)
+    assert until(lambda: loops(name) == [], 10.0), "the loop device outlived the run"
+
+
+def loops(name: str) -> list[str]:
+    """The files behind loop devices whose path has this name."""
+    found = []
+    for path in glob.glob("/sys/block/loop*/loop/backing_file"):
+        with contextlib.suppress(OSError):
+            found.append(Path(path).read_text())
+    return [text for text in found if name in text]
+
+
+def until(so: Callable[[], bool], timeout_s: float) -> bool:
+    """Whether it becomes so in time. The kernel tells nobody when a mount namespace is gone: look again and again."""
+    deadline = time.monotonic() + timeout_s
+    never, writing = os.pipe()
+    while not so() and time.monotonic() < deadline:
+        select.select([never], [], [], 0.02)
+    os.close(never)
+    os.close(writing)
+    return so()
+
+
 def test_two_runs_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
     (tmp_path / "x.sim.yaml").write_text(MADE_UP)
     words = command("run", str(tmp_path / "x.sim.yaml"), "-n", "1")
@@ -114,7 +156,7 @@ steps:
         cat > /tmp/inner.sim.yaml <<'END'
 {chr(10).join("        " + line for line in inner.splitlines())}
         END
-        {sys.executable} -m sim run /tmp/inner.sim.yaml --recover rollback
+        '{sys.executable}' -m sim run /tmp/inner.sim.yaml --recover rollback
   - expect: {{output: "1 pass", flows: {{client -> server: delivered}}}}
 """)
     assert said.verdicts == ["pass"], said.text
