@@ -60,7 +60,7 @@ class Lab:
             medium = f"{scratch}/disks/{name}"
             os.makedirs(medium)
             kernel.mount("tmpfs", medium, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, f"mode=0755,size={DISK_MIB}m")
-            home = f"{medium}/disk"
+            home = f"{medium}/{name}"
             if plan.params.disk == "lose-unsynced" and name == plan.subject:
                 disk: Disk = ImageDisk(home, machine.root)
             else:

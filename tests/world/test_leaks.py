@@ -97,12 +97,10 @@ def test_sigkill_at_any_time_leaves_nothing(tmp_path: Path) -> None:
 def test_sigkill_leaves_no_loop_device(tmp_path: Path) -> None:
     """The image is called after its machine, whose name no other run has."""
     name = f"leak{os.getpid()}"
-    scenario = MADE_UP.replace("server", name).replace(
-        "topology: one-lan",
-        f"topology: {{networks: {{lan: {{}}}}, machines: {{{name}: {{ports: {{eth0: lan}}, config: {{ethernets: {{eth0: "
-        "{addresses: [192.0.2.10/24]}}}}, client: {ports: {eth0: lan}, config: {ethernets: {eth0: "
-        "{addresses: [192.0.2.20/24]}}}}}",
-    )
+    ports = "ports: {eth0: lan}, config: {ethernets: {eth0: {addresses: [192.0.2.%s/24]}}}"
+    machines = f"{{{name}: {{{ports % 10}}}, client: {{{ports % 20}}}}}"
+    scenario = MADE_UP.replace("server", name)
+    scenario = scenario.replace("topology: one-lan", f"topology: {{networks: {{lan: {{}}}}, machines: {machines}}}")
     (tmp_path / "x.sim.yaml").write_text(scenario + "recover: [power-cut]\n")
     mark = f"SIM_TEST={name}"
     environment = os.environ | dict([mark.split("=")])
