@@ -468,7 +468,9 @@ class _Restore:
             temporary = files.link_temporary(folder, entry.target, start)
             self.staged[path] = temporary
             where = files.link_path(folder, temporary)
-            os.chown(temporary, entry.uid, entry.gid, dir_fd=folder, follow_symlinks=False)
+            status = os.stat(temporary, dir_fd=folder, follow_symlinks=False)
+            if (status.st_uid, status.st_gid) != (entry.uid, entry.gid):
+                os.chown(temporary, entry.uid, entry.gid, dir_fd=folder, follow_symlinks=False)
             try:
                 files.set_xattrs(where, dict(entry.xattrs))
             except FileNotFoundError:  # no /proc here
