@@ -11,6 +11,7 @@ from sim.scenario import FileText, Mechanism
 
 LIBRARY = "/usr/lib/snapcore"
 PROGRAM = "/usr/sbin/snapcore"
+RECORD = "/var/lib/snapcore/open"
 
 
 def mechanism() -> Mechanism:
@@ -24,7 +25,7 @@ def mechanism() -> Mechanism:
         begin=f"{PROGRAM} begin",
         commit=f"{PROGRAM} commit",
         rollback=f"{PROGRAM} rollback",
-        boot=f"{PROGRAM} boot",
+        boot=f"[ ! -e {RECORD} ] || exec {PROGRAM} boot",  # as the shipped boot hooks do: no Python without need
         wrong_state=199,
         state=("/var/lib/snapcore",),
         covers=("files",),
