@@ -152,6 +152,7 @@ class Mechanism:
     covers: tuple[str, ...] = ("files",)  # files | kernel
     offers: tuple[str, ...] = ()
     missing: str | None = None  # why it cannot run on this machine (a skip), or None
+    needs: tuple[str, ...] = ()  # programs that the machine's root tree must have
     extra: Mapping[str, str] = field(default_factory=dict)  # further verbs: confirm, save, load, status
     file: str | None = None
 

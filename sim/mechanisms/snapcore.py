@@ -29,6 +29,7 @@ def mechanism() -> Mechanism:
         wrong_state=199,
         state=("/var/lib/snapcore",),
         covers=("files",),
+        needs=("python3",),
         missing=None if package else "the Python package snapcore is not installed",
         extra={verb: f"{PROGRAM} {verb}" for verb in ("status", "confirm", "save", "load")},
     )
@@ -49,4 +50,5 @@ def _program() -> str:
     # The interpreter below a virtual environment: that one is for `sim`, and may not be visible in the machine.
     python = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
     start = f'import sys; sys.path.insert(0, "{LIBRARY}"); from snapcore.cli import main; sys.exit(main())'
-    return f"#!/bin/sh\nexec {python} -I -c '{start}' \"$@\"\n"
+    found = f"python={python}; [ -x $python ] || python=python3  # a root tree of its own has a Python of its own"
+    return f"#!/bin/sh\n{found}\nexec $python -I -B -c '{start}' \"$@\"\n"

@@ -10,7 +10,7 @@ from sim import stacks
 from sim.errors import Missing
 from sim.faults.supervisor import Supervisor
 from sim.planned import MachinePlan, Plan
-from sim.scenario import FileText
+from sim.scenario import FileText, Mechanism
 from sim.world import kernel, sandbox, sysctls
 from sim.world.disk import Disk, copy_etc
 from sim.world.image import ImageDisk
@@ -19,7 +19,7 @@ from sim.world.machine import Machine
 from sim.world.network import Switch
 
 DISK_MIB = 512
-HOOK_S = 60.0
+HOOK_S = 30.0
 """How long a mechanism's boot hook may keep the stack from starting; the design's systemd unit has such a limit."""
 NETWORK_S = 90.0
 STOP_S = 30.0
@@ -68,6 +68,8 @@ class Lab:
             programs = stacks.get(machine.stack).programs
             scripts = {path: FileText(text.encode(), 0o755) for path, text in programs.items()}
             disk.format({**scripts, **machine.files})
+            if machine.root != "/" and machine.boot_hook is not None:
+                _check_tree(machine.root, plan.mechanism)
             self.machines[name] = Machine(machine, disk, self.switches, self._boot, tell)
             if name == watched:
                 self.machines[name].supervisor = self.supervisor
@@ -120,3 +122,10 @@ class Lab:
             "user": "root" if sandbox.privileged_world() else "unprivileged",
             "stack": {name: machine.stack for name, machine in self.plan.machines.items()},
         }
+
+
+def _check_tree(root: str, mechanism: Mechanism) -> None:
+    """Raises Missing when a root tree of its own lacks a program that the mechanism needs."""
+    for program in mechanism.needs:
+        if not any(os.path.lexists(os.path.join(root, folder, program)) for folder in ("usr/bin", "bin", "usr/sbin")):
+            raise Missing(f"the root tree {root} has no {program}, which {mechanism.name} needs")
