@@ -262,11 +262,22 @@ class _Planner:
     # One family
 
     def of_family(self, flows: Any) -> tuple[Flow, ...]:
-        """The flows that belong to the family of this run."""
+        """The flows that belong to the family of this run: both ends have addresses of it, as far as can be told."""
         family = self.params.family
         if family is None:
             return tuple(flows)
-        return tuple(replace(flow, family=family) for flow in flows if flow.family in (None, family))
+        lacking = [name for name in self.machines if self.lacks(name, family)]
+        return tuple(
+            replace(flow, family=family)
+            for flow in flows
+            if flow.family in (None, family) and flow.source not in lacking and flow.destination not in lacking
+        )
+
+    def lacks(self, name: str, family: Family) -> bool:
+        """Whether a machine surely has no address of a family: a stack's own files are not looked into."""
+        machine = self.machines[name]
+        own_files = any(_reads(self.stacks[name], path) for path in machine.files)
+        return not own_files and family not in config.families(machine.config)
 
     def steps_of_family(self, steps: Sequence[Step]) -> Iterator[Step]:
         for step in steps:
@@ -381,11 +392,13 @@ class _Planner:
         family = self.params.family
         if family is None:
             return
-        for name, machine in self.machines.items():
-            if name == self.subject and not machine.files and family not in config.families(machine.config):
-                yield f"'{name}' has no address of family {family}"
+        if self.lacks(self.subject, family):
+            yield f"'{self.subject}' has no address of family {family}"
         if self.scenario.breaks.flows and not self.breaks:
             yield f"no flow in 'breaks' is of family {family}"
+        asked = [flow for step in self.scenario.steps or () for flow, _ in step.args.get("flows", ())]
+        if asked and not self.of_family(asked):
+            yield f"no flow that is expected is of family {family}"
 
 
 _FILE_VERBS = ("write", "remove", "chmod", "chown", "link", "setxattr")

@@ -250,6 +250,7 @@ def test_no_file_raises(ifcfg: str, other: str, network: str) -> None:
 
 def test_the_stack_names_what_it_reads_and_runs() -> None:
     assert f"{FOLDER}/ifcfg-*" in STACK.patterns and "*.rpmsave" in STACK.ignored
-    assert set(STACK.programs) == {"/usr/sbin/ifup", "/usr/sbin/ifdown", "/etc/init.d/network"}
+    programs = {"/usr/sbin/ifup", "/usr/sbin/ifdown", "/etc/init.d/network"}
+    assert set(STACK.programs) == programs | {"/etc/dhcp/dhclient.conf"}
     assert set(STACK.builtins) == {"ifup", "ifdown", "network"}
     assert STACK.missing() is None

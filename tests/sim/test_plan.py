@@ -258,9 +258,9 @@ def test_servers_and_clients_that_are_not_installed_are_skips_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str, skip: str
 ) -> None:
     monkeypatch.setattr(services.shutil, "which", lambda name, path: None)
-    text = f"{{sim: 1, topology: {{networks: {{lan: {{}}}}, machines: {{server: {machine}}}}}, steps: [{{reload: server}}]}}"
+    topology = f"{{networks: {{lan: {{}}}}, machines: {{server: {machine}}}}}"
+    text = f"{{sim: 1, topology: {topology}, steps: [{{reload: server}}]}}"
     assert only(plan.expand(load_scenario_text(tmp_path, text))).skip == skip
-
 
 
 def test_a_power_cut_needs_a_disk_that_loses_writes_and_is_taken_twice(tmp_path: Path) -> None:
@@ -394,3 +394,28 @@ steps:
 def test_every_shipped_scenario_plans(monkeypatch: pytest.MonkeyPatch) -> None:
     for scenario in load_all([str(SCENARIOS)]):
         assert all(made.skip is None for made in plan.expand(scenario) if made.mechanism.missing is None)
+
+
+DUAL = """
+sim: 1
+topology:
+  networks: {lan: {}}
+  machines:
+    server: {ports: {eth0: lan}, config: {ethernets: {eth0: {addresses: [192.0.2.10/24, "2001:db8::10/64"]}}}}
+    client: {ports: {eth0: lan}, config: {ethernets: {eth0: {addresses: [192.0.2.20/24, "2001:db8::20/64"]}}}}
+    old: {ports: {eth0: lan}, config: {ethernets: {eth0: {addresses: [192.0.2.30/24]}}}}
+"""
+
+
+def test_a_run_for_one_family_asks_only_for_flows_whose_ends_both_have_it(tmp_path: Path) -> None:
+    text = DUAL + "steps: [{expect: {flows: {client -> server: delivered, old -> server: delivered}}}]"
+    made = only(plan.expand(load_scenario_text(tmp_path, text), {"family": "v6"}))
+    assert made.skip is None
+    assert [flow.text for flow, _ in made.steps[0].args["flows"]] == ["client -> server v6"]
+
+
+def test_a_run_for_a_family_that_no_flow_has_is_a_skip_by_name(tmp_path: Path) -> None:
+    text = DUAL + "steps: [{expect: {flows: {old -> server: delivered}}}]"
+    assert only(plan.expand(load_scenario_text(tmp_path, text), {"family": "v6"})).skip == (
+        "no flow that is expected is of family v6"
+    )
