@@ -40,6 +40,7 @@ _IPV6_DONTFRAG = 62
 _IP_PKTINFO = 8
 _MSG_ERRQUEUE = 0x2000
 _ORIGIN_LOCAL, _ORIGIN_ICMP, _ORIGIN_ICMP6 = 1, 2, 3  # linux/errqueue.h
+_ICMP_REDIRECT = 5  # RFC 792
 _ICMP4 = {0: "no-route", 1: "neighbour-unreachable", 2: "refused", 3: "refused", 4: "too-big", 5: "no-route",
           6: "no-route", 7: "neighbour-unreachable", 9: "prohibited", 10: "prohibited", 13: "prohibited"}  # fmt: skip
 _ICMP6 = {0: "no-route", 1: "prohibited", 2: "no-route", 3: "neighbour-unreachable", 4: "refused", 5: "prohibited",
@@ -363,19 +364,22 @@ def _failed(attempt: _Try, error: OSError) -> None:
         _, ancillary, _, _ = attempt.sock.recvmsg(512, 512, _MSG_ERRQUEUE)
         for _, _, data in ancillary:
             number, origin, kind, code = struct.unpack_from("=IBBB", data)
+            if origin == _ORIGIN_ICMP and kind == _ICMP_REDIRECT:
+                continue  # advice, and no error
             if origin in (_ORIGIN_ICMP, _ORIGIN_ICMP6):
                 attempt.error = _icmp_reason(origin, kind, code)
                 attempt.detail = f"ICMP type {kind} code {code} came back"
+                if attempt.error == "refused" and attempt.target.flow.protocol == "icmp":
+                    attempt.error = "filtered"  # a ping has no port that could be closed: a filter says so
             elif number in _ERRNO:
                 attempt.error, attempt.detail = _ERRNO[number], os.strerror(number)
 
 
 def _icmp_reason(origin: int, kind: int, code: int) -> str:
+    """RFC 792 and RFC 4443: destination unreachable, too big, time exceeded (a packet that went in circles)."""
     if origin == _ORIGIN_ICMP:
-        return _ICMP4.get(code, "timeout") if kind == 3 else "timeout"
-    if kind == 2:
-        return "too-big"
-    return _ICMP6.get(code, "timeout") if kind == 1 else "timeout"
+        return {3: _ICMP4.get(code, "timeout"), 11: "no-route"}.get(kind, "timeout")
+    return {1: _ICMP6.get(code, "timeout"), 2: "too-big", 3: "no-route"}.get(kind, "timeout")
 
 
 # -- why -----------------------------------------------------------------------------------------------------------
@@ -384,93 +388,164 @@ def _icmp_reason(origin: int, kind: int, code: int) -> str:
 def _explain(attempt: _Try, machines: Mapping[str, Machine]) -> None:
     target, outcome = attempt.target, attempt.outcome
     outcome.reason, outcome.detail = attempt.error, attempt.detail
-    source, other = machines[target.flow.source], machines[target.flow.destination]
+    source = machines[target.flow.source]
     if not source.on:
         outcome.reason, outcome.detail = "link-down", f"{source.plan.name} is off"
         return
     if outcome.reason in ("refused", "too-big", "filtered", "no-name"):
         return
-    address = attempt.address or target.address
-    if target.flow.protocol == "dns":
-        other = next((one for one in machines.values() if one.on and _has(one, address)), source)
-    answer = way(source, address)
-    if outcome.reason == "prohibited" and answer[0] not in ("", "prohibited"):
+    path = walk(source, attempt.address or target.address, machines)
+    if outcome.reason == "prohibited" and path.reason not in ("", "prohibited"):
         outcome.reason = "filtered"
-    if answer[0] and not outcome.reason.startswith(("prohibited", "filtered")):
-        if not (outcome.detail.startswith("ICMP") and answer[0] != "link-down"):
-            outcome.reason, outcome.detail = answer
+    if path.reason and path.machine is source and not outcome.reason.startswith(("prohibited", "filtered")):
+        if path.reason in ("link-down", "no-address") or not outcome.detail.startswith("ICMP"):
+            outcome.reason, outcome.detail = path.reason, path.detail
         return
     if outcome.reason and outcome.reason != "timeout":
         return
-    outcome.reason, outcome.detail = _silence(attempt, source, other, machines)
+    outcome.reason, outcome.detail = _silence(attempt, path, machines)
 
 
-def _silence(attempt: _Try, source: Machine, other: Machine, machines: Mapping[str, Machine]) -> tuple[str, str]:
-    """The packet left and nothing came back: look at the size, the receiver's side, the filters on the way."""
+def _silence(attempt: _Try, path: Path, machines: Mapping[str, Machine]) -> tuple[str, str]:
+    """The packet left and nothing came back: look at the way, the size, the way back, and the filters on both."""
     target = attempt.target
+    if path.reason:
+        return path.reason, f"on the way, {path.machine.plan.name}: {path.detail}"
     if target.flow.size is not None:
         small = Target(target.key, Flow(target.flow.source, target.flow.destination), target.family, target.address)
         if probe([small], machines, attempts=2, explain=False)[target.key].delivered:
             return "too-big", f"small packets arrive, {target.flow.size} bytes vanish without a word"
-    if not other.on:
-        return "timeout", f"{other.plan.name} is off"
-    asked = attempt.address or target.address
-    back = next((a for a in global_addresses(source.running.ip) if _version(a) == _version(asked)), None)
-    if back is not None:
-        reason, detail = way(other, back.split("/")[0])
-        if reason:
-            return reason, f"on the way back, {other.plan.name}: {detail}"
-    filtering = [name for name, machine in machines.items() if machine.on and _filters(machine)]
+    back = walk(path.machine, path.source, machines) if path.source else path
+    if back.reason:
+        return back.reason, f"on the way back, {back.machine.plan.name}: {back.detail}"
+    passed = dict.fromkeys((*path.passed, *back.passed))
+    filtering = [name for name in passed if machines[name].on and _filters(machines[name])]
     if filtering:
-        return "filtered", f"packet filters are loaded on {', '.join(filtering)}"
+        return "filtered", f"packet filters that drop are loaded on {', '.join(filtering)}"
     return "timeout", "no answer, and no error either"
 
 
+@dataclass(frozen=True)
+class Path:
+    """Where a packet gets to. `reason` is empty when it arrives; `machine` is the last that it reaches."""
+
+    machine: Machine
+    reason: str
+    detail: str
+    passed: Sequence[str]  # the names of the machines, the first and the last included
+    source: str = ""  # the address that it is sent from
+
+
+def walk(source: Machine, address: str, machines: Mapping[str, Machine]) -> Path:
+    """Follow the routes, machine by machine, as a packet to this address would."""
+    here, sent_from = source, ""
+    passed: list[str] = []
+    while here.plan.name not in passed:
+        passed.append(here.plan.name)
+        if _is_loopback(address) or _has(here, address):
+            return Path(here, "", "", passed, sent_from)
+        if len(passed) > 1 and not _forwards(here, address):
+            return Path(here, "no-route", "it forwards nothing", passed, sent_from)
+        step = way(here, address)
+        sent_from = sent_from or step.source
+        if step.reason:
+            return Path(here, step.reason, step.detail, passed, sent_from)
+        there = next((one for one in machines.values() if one is not here and one.on and _has(one, step.hop)), None)
+        if there is None or not _hears(there, step.hop):
+            why = "nobody has it any more" if there is None else f"its interface of {there.plan.name} is down"
+            return Path(here, "neighbour-unreachable", f"{step.hop} on {step.device}: {why}", passed, sent_from)
+        here = there
+    return Path(here, "no-route", f"the routes lead in a circle: {', '.join(passed)}", passed, sent_from)
+
+
+def _is_loopback(address: str) -> bool:
+    return ipaddress.ip_address(address).is_loopback
+
+
+def _forwards(machine: Machine, address: str) -> bool:
+    key = "ipv4/ip_forward" if _version(address) == 4 else "ipv6/conf/all/forwarding"
+    with kernel.inside(machine.running.netns):  # these files are those of whoever opens them
+        try:
+            with open(f"/proc/sys/net/{key}", encoding="ascii") as file:
+                return file.read().strip() != "0"
+        except OSError:
+            return True  # nothing is known against it
+
+
+def _addresses(machine: Machine) -> Iterator[tuple[ipaddress.IPv4Interface | ipaddress.IPv6Interface, int]]:
+    """(address, ifindex) of every address, link-local ones too."""
+    for message in machine.running.ip.get_addr():
+        address = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+        yield ipaddress.ip_interface(f"{address}/{message['prefixlen']}"), message["index"]
+
+
 def _has(machine: Machine, address: str) -> bool:
-    return any(text.partition("/")[0] == address for text in global_addresses(machine.running.ip))
+    return any(one.ip == ipaddress.ip_address(address) for one, _ in _addresses(machine))
+
+
+def _hears(machine: Machine, address: str) -> bool:
+    """Whether an interface with this address is up and has a carrier."""
+    links = [_link(machine.running.ip, index) for one, index in _addresses(machine) if f"{one.ip}" == address]
+    return any(up and carrier for _, up, carrier in links)
 
 
 def _version(address: str) -> int:
     return ipaddress.ip_interface(address).version
 
 
-def way(machine: Machine, address: str) -> tuple[str, str]:
-    """What stands in the way of a packet from this machine: (reason, detail), or ("", "") for nothing."""
+@dataclass(frozen=True)
+class Way:
+    """The next hop of a packet. `reason`: what stands in its way there, empty for nothing."""
+
+    reason: str = ""
+    detail: str = ""
+    hop: str = ""
+    device: str = ""
+    source: str = ""
+
+
+def way(machine: Machine, address: str) -> Way:
+    """What a machine does with a packet to an address (ip-route(8), `ip route get`)."""
     ip = machine.running.ip
     family = socket.AF_INET if _version(address) == 4 else socket.AF_INET6
     try:
         routes = list(ip.route("get", dst=address, family=family))
     except NetlinkError as error:
         if error.code == errno.EACCES:
-            return "prohibited", f"a route prohibits {address}"
+            return Way("prohibited", f"a route prohibits {address}")
         if error.code in (errno.EINVAL, errno.EHOSTUNREACH):
-            return "no-route", f"a route makes {address} unreachable"
-        return _no_route(ip, family, address)
+            return Way("no-route", f"a route makes {address} unreachable")
+        return _no_route(machine, address)
     if not routes:
-        return _no_route(ip, family, address)
+        return _no_route(machine, address)
     index = routes[0].get_attr("RTA_OIF")
     name, up, carrier = _link(ip, index)
+    hop = routes[0].get_attr("RTA_GATEWAY") or (routes[0].get_attr("RTA_VIA") or {}).get("addr") or address
+    source = routes[0].get_attr("RTA_PREFSRC") or ""
     if not up or not carrier:
-        return "link-down", f"{name} {'has no carrier' if up else 'is down'}"
-    hop = routes[0].get_attr("RTA_GATEWAY") or address
+        return Way("link-down", f"{name} {'has no carrier' if up else 'is down'}", hop, name, source)
+    if _version(address) == 6 and source.startswith("fe80:") and not address.startswith("fe80:"):
+        return Way("no-address", f"no IPv6 address on {name} but a link-local one", hop, name)
     for message in ip.get_neighbours(family=family, ifindex=index):
         if message.get_attr("NDA_DST") == hop and message["state"] & _NEIGHBOUR_FAILED:
-            return "neighbour-unreachable", f"nobody on {name} answers for {hop}"
-    return "", ""
+            return Way("neighbour-unreachable", f"nobody on {name} answers for {hop}", hop, name, source)
+    return Way("", "", hop, name, source)
 
 
-def _no_route(ip: IPRoute, family: int, address: str) -> tuple[str, str]:
-    usable = []
-    for message in ip.get_links():
-        name, up, carrier = message.get_attr("IFLA_IFNAME"), message["flags"] & 1, message.get_attr("IFLA_CARRIER")
-        if name != "lo" and up and carrier:
-            usable.append(name)
-    if not usable:
-        return "link-down", "no interface is up and has a carrier"
-    version = 4 if family == socket.AF_INET else 6
-    if not any(_version(text) == version for text in global_addresses(ip)):
-        return "no-address", f"no IPv{version} address"
-    return "no-route", f"no route to {address}"
+def _no_route(machine: Machine, address: str) -> Way:
+    """Why there is no route: no link, no address, or none of both is missing."""
+    ip, version = machine.running.ip, _version(address)
+    links = {message["index"]: _link(ip, message["index"]) for message in ip.get_links()}
+    if not any(up and carrier for name, up, carrier in links.values() if name != "lo"):
+        return Way("link-down", "no interface is up and has a carrier")
+    own = [(one, index) for one, index in _addresses(machine) if one.version == version]
+    for one, index in own:
+        name, up, carrier = links.get(index, ("?", True, True))
+        if ipaddress.ip_address(address) in one.network and not (up and carrier):
+            return Way("link-down", f"{name}, which leads there, is down")
+    if all(one.is_loopback or one.is_link_local for one, _ in own):
+        return Way("no-address", f"no IPv{version} address")
+    return Way("no-route", f"no route to {address}")
 
 
 def _link(ip: IPRoute, index: int) -> tuple[str, bool, bool]:
@@ -480,9 +555,9 @@ def _link(ip: IPRoute, index: int) -> tuple[str, bool, bool]:
 
 
 def _filters(machine: Machine) -> bool:
-    """Whether any netfilter hook is in use (/proc/net/netfilter is of no help: the rule set is asked for)."""
-    done = machine.run("nft list ruleset 2>/dev/null | grep -qE 'drop|reject|policy drop'", 5.0)
-    return done.status == 0
+    """Whether the rule set of a packet filter drops or rejects anything."""
+    shown = "nft list ruleset; iptables-legacy-save; ip6tables-legacy-save"
+    return machine.run(f"{{ {shown}; }} 2>/dev/null | grep -qiE 'drop|reject'", 5.0).status == 0
 
 
 # -- the listeners -------------------------------------------------------------------------------------------------
