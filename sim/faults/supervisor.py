@@ -19,6 +19,7 @@ from typing import Any
 from sim.faults import filter as seccomp
 from sim.faults.calls import CREATE, DISK_CALLS, REGULAR_ONLY, Call, changes, masked
 from sim.faults.filter import Notification
+from sim.faults.lines import Lines
 from sim.world import kernel
 
 _AT_FDCWD = -100
@@ -161,6 +162,7 @@ class _Loop:
         self.count: _Count | None = None
         self.flying: tuple[int, str] | None = None  # (process, call) that was let go last
         self.held: list[Notification] = []
+        self.lines = Lines()
 
     def run(self) -> None:
         while True:
@@ -220,7 +222,8 @@ class _Loop:
         command = _command(waiting.process)
         key = self._key(count, waiting.process, masked(command))
         count.nth[key] = count.nth.get(key, 0) + 1
-        point = Point(count.number, waiting.name, path, key, count.nth[key], command)
+        line = self.lines.of(waiting.process) if order.record else ""
+        point = Point(count.number, waiting.name, path, key, count.nth[key], command, line)
         if order.record:
             self._say(event="point", **asdict(point))
         if point.key == order.stop or point.number == order.stop_number:

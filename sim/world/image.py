@@ -27,6 +27,8 @@ OPTIONS = "noauto_da_alloc,commit=600"
 _LOOP_CTL_GET_FREE, _LOOP_CONFIGURE = 0x4C82, 0x4C0A  # linux/loop.h
 _AUTOCLEAR = 4
 _TRIES = 64
+_SEED = "5eed5eed-0000-4000-8000-000000000000"
+"""The order of a folder's entries comes from hashes: with one seed it is the same on every disk, in every run."""
 
 
 def missing() -> str | None:
@@ -48,7 +50,8 @@ class ImageDisk(Disk):
         os.makedirs(os.path.dirname(home), exist_ok=True)
         with open(self.image, "wb") as file:
             file.truncate(size_mib << 20)
-        words = ["mkfs.ext4", "-q", "-F", "-m", "0", "-O", "^metadata_csum", "-E", "lazy_itable_init=1", self.image]
+        options = f"lazy_itable_init=1,hash_seed={_SEED}"
+        words = ["mkfs.ext4", "-q", "-F", "-m", "0", "-U", _SEED, "-O", "^metadata_csum", "-E", options, self.image]
         done = subprocess.run(words, check=False, capture_output=True, text=True)
         if done.returncode:
             raise LabError(f"mkfs.ext4: {done.stderr.strip()}")
