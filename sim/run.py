@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from pyroute2.netlink.exceptions import NetlinkError
+
 from sim import crash, steps
 from sim.errors import LabError, Missing
 from sim.events import Event, Note, PhaseEnded, RunEnded, RunStarted, State, StepEnded, StepStarted
@@ -39,7 +41,7 @@ def execute(plan: Plan, emit: Callable[[Event], None]) -> None:
         _run(plan, emit, began)
     except Missing as error:
         missing = str(error)
-    except LabError as error:
+    except (LabError, NetlinkError) as error:
         trouble = str(error)
     except OSError as error:
         trouble = f"{error.strerror}: {error.filename}" if error.filename else str(error)

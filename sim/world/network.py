@@ -13,6 +13,7 @@ import os
 
 from pyroute2 import IPRoute, NetlinkError
 
+from sim.errors import Missing
 from sim.scenario import Network
 from sim.world import kernel, sysctls
 
@@ -41,7 +42,12 @@ class Switch:
 
     def _make_bridge(self) -> None:
         options = {"br_stp_state": int(self.network.stp), "br_mcast_snooping": 0}
-        self.ip.link("add", ifname=BRIDGE, kind="bridge", **options)
+        try:
+            self.ip.link("add", ifname=BRIDGE, kind="bridge", **options)
+        except NetlinkError as error:
+            if error.code == errno.EOPNOTSUPP:  # nor could it load the module for this user
+                raise Missing("this kernel has no bridges (the module bridge)") from error
+            raise
         self.bridge = self.ip.link_lookup(ifname=BRIDGE)[0]
         self.ip.link("set", index=self.bridge, state="up", mtu=self.network.mtu)
 
