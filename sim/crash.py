@@ -142,6 +142,7 @@ class Bench:
         self.campaign, self.name = campaign, plan.subject
         self.begin, self.changes = split(plan)
         self.hooks: list[PhaseEnded] = []
+        self.judged: dict[tuple[str, bool], Strike] = {}
         lab = Lab(plan, functools.partial(session.services, plan), self._tell, watched=self.name)
         self.context = Context(plan, lab, self._emit, time.monotonic())
         self.machine = lab.machines[self.name]
@@ -248,7 +249,7 @@ class Bench:
             return
         for which in self._end():
             began = time.monotonic() if which == "journal" else began
-            yield self._judge(number, point, which, began)
+            yield self._judge_once(number, point, which, began)
 
     def stand(self, point: Point | None, image: str) -> None:
         """Interrupt, and boot from what that leaves (`image` as in Strike): the machine is on. Raises LabError."""
@@ -307,6 +308,17 @@ class Bench:
         return {"copy": copied - began, "boot": booted - copied, "verb": acted - ready}
 
     # -- what is left --------------------------------------------------------------------------------------------
+
+    def _judge_once(self, number: int, point: Point | None, which: str, began: float) -> Strike:
+        """A disk that is in every respect the one that another point has left need not be booted again."""
+        if not isinstance(self.disk, ImageDisk):
+            return self._judge(number, point, which, began)
+        key = self.disk.fingerprint(), point is None
+        known = self.judged.get(key)
+        if known is not None:
+            return dataclasses.replace(known, at=number, image=which, seconds=_since(began))
+        self.judged[key] = self._judge(number, point, which, began)
+        return self.judged[key]
 
     def _judge(self, number: int, point: Point | None, which: str, began: float) -> Strike:
         allowed = _ALLOWED[self.campaign.verb]
