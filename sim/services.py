@@ -182,8 +182,11 @@ def server(services: Mapping[str, Any]) -> Callable[[], None]:
         os.makedirs(FOLDER, exist_ok=True)
         with open(f"{FOLDER}/conf", "w", encoding="utf-8") as file:
             file.write(text)
+        # --no-daemon: it changes neither user nor groups, which the namespace of an ordinary user does not let it do;
+        # and it says everything on stderr too
+        os.dup2(os.open(f"{FOLDER}/stderr", os.O_WRONLY | os.O_CREAT, 0o600), 2)
         program = shutil.which("dnsmasq", path=_PATH) or "dnsmasq"
-        os.execv(program, ["dnsmasq", "--keep-in-foreground", f"--conf-file={FOLDER}/conf"])
+        os.execv(program, ["dnsmasq", "--no-daemon", f"--conf-file={FOLDER}/conf"])
 
     return become
 
