@@ -168,6 +168,8 @@ class Bench:
         self._do(self.begin)
         self._change()
         self.new, self.new_flows = self._picture()
+        if self.campaign.verb == "boot" and isinstance(self.disk, ImageDisk):
+            self.disk.sync()  # what a boot itself has not synced is at stake here, not what was left by the verb before
         if self.campaign.verb == "boot" or (not isinstance(self.disk, ImageDisk) and self.campaign.verb != "begin"):
             self._keep("open")
         self.machine.crash()

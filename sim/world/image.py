@@ -112,6 +112,10 @@ class ImageDisk(Disk):
         self._attach()
         self._clear_work()
 
+    def sync(self) -> None:
+        """Everything is on the medium, as after a clean shutdown."""
+        _sync(self.image_home)
+
     def fingerprint(self) -> str:
         """The same for two images if, and only if, a machine cannot tell them apart: names, inodes, times, content."""
         found = hashlib.sha256()

@@ -85,7 +85,7 @@ def test_what_is_renamed_but_not_on_the_medium_is_lost_in_a_power_cut(verb: str)
 @pytest.mark.parametrize("verb", ["begin", "rollback", "commit"])
 def test_what_is_on_the_medium_before_its_rename_survives_both(verb: str) -> None:
     for disk in ("keep", "lose-unsynced"):
-        done = crash(saver("durable"), verb, "--disk", disk, "--sample", "6")
+        done = crash(saver("durable"), verb, "--disk", disk, "--sample", "4")
         assert (done.status, done.json["bad"], done.json["unknown"]) == (0, [], []), done.text
 
 

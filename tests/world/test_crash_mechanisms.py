@@ -7,7 +7,7 @@ import os
 import pytest
 from crashes import crash
 
-SAMPLE = "3"
+SAMPLE = "2"
 EVERY = bool(os.environ.get("SIM_EVERY_POINT"))
 
 
