@@ -118,7 +118,7 @@ def test_what_the_resolvers_file_says_decides(
 def test_a_name_that_the_server_does_not_know_is_no_name(sim_run: Callable[..., Said]) -> None:
     steps = """
   - run: {on: router, command: "sed -i s/www.example.org/gone.example.org/ /run/sim/dnsmasq/conf"}
-  - run: {on: router, command: "kill $(cat /run/sim/dnsmasq/pid)"}
+  - run: {on: router, command: "kill $(pidof dnsmasq); while pidof -q dnsmasq; do :; done"}
   - run: {on: router, command: "dnsmasq --conf-file=/run/sim/dnsmasq/conf"}
   - expect: {flows: {server -> router dns=www.example.org: no-name}}
 """
