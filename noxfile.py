@@ -45,6 +45,14 @@ def world(session: nox.Session) -> None:
 
 
 @nox.session
+def crash(session: nox.Session) -> None:
+    """Every crash point of every shipped mechanism, both disks; `world` takes a sample."""
+    prepare(session)
+    every = {"SIM_EVERY_POINT": "1"}
+    session.run("pytest", "-q", "tests/world/test_crash_mechanisms.py", *session.posargs, env=every)
+
+
+@nox.session
 def scenarios(session: nox.Session) -> None:
     """Every shipped scenario, with every recovery."""
     prepare(session)
@@ -96,5 +104,5 @@ def demo(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def full(session: nox.Session) -> None:
     """Everything: all of the above."""
-    for name in ("lint", "types", "unit", "world", "scenarios", "unprivileged", "grid"):
+    for name in ("lint", "types", "unit", "world", "crash", "scenarios", "unprivileged", "grid"):
         session.notify(name)
