@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from snapcore import state
 from snapcore.files import shown
+from snapcore.values import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,6 +12,15 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
+
+try:  # OpenSSL's is faster, but takes longer to load than this one to hash what configuration files hold
+    if sys.version_info >= (3, 12):
+        from _sha2 import sha256 as small_sha256
+    else:
+        from _sha256 import sha256 as small_sha256  # type: ignore[import-not-found]  # typeshed leaves it out
+except ImportError:
+    from hashlib import sha256 as small_sha256
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,6 +34,8 @@ FOLDER = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_DIRECTORY
 CREATE = os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_CREAT | os.O_EXCL
 LINKS_FOLLOWED = 40
 LARGEST_FILE = 64 << 20
+OPENSSL_FROM = 1 << 20
+"""Bytes from which on OpenSSL's SHA-256 is worth its loading."""
 TEMPORARY_TRIES = 16
 
 NOT_A_FOLDER = (errno.ENOTDIR, errno.ELOOP)
@@ -37,6 +48,8 @@ def raw(path: str) -> bytes:
 
 def text(name: bytes | str) -> str:
     """A name from the kernel (or from `os.scandir`, which decodes by locale) as this module's `str`."""
+    if isinstance(name, str) and name.isascii():
+        return name
     return os.fsencode(name).decode("utf-8", "surrogateescape")
 
 
@@ -145,22 +158,33 @@ class Tree:
             return self.folder(path)
 
 
+def sha256(data: bytes) -> str:
+    """Hexadecimal."""
+    if len(data) < OPENSSL_FROM:
+        return str(small_sha256(data).hexdigest())
+    import hashlib
+
+    return hashlib.sha256(data).hexdigest()
+
+
 def names(folder: int) -> list[str]:
     """All names in a folder, sorted."""
     with os.scandir(folder) as listing:
         return sorted(text(item.name) for item in listing)
 
 
-def read_all(fd: int) -> bytes:
-    """The rest of an open file."""
-    parts: list[bytes] = []
-    size = 0
+def read_all(fd: int, size: int = 0) -> bytes:
+    """The rest of an open file. With the right `size` one call does: a regular file ends where it reads short."""
+    parts = [os.read(fd, size + 1)] if size < LARGEST_FILE else []
+    if size and parts and len(parts[0]) == size:
+        return parts[0]
+    total = sum(map(len, parts))
     while True:
         part = os.read(fd, 1 << 20)
         if not part:
             return parts[0] if len(parts) == 1 else b"".join(parts)
-        size += len(part)
-        if size > LARGEST_FILE:
+        total += len(part)
+        if total > LARGEST_FILE:
             raise OSError(errno.EFBIG, f"larger than {LARGEST_FILE >> 20} MiB: no configuration file")
         parts.append(part)
 
@@ -169,9 +193,10 @@ def read_file(folder: int, name: bytes) -> bytes:
     """A regular file's content; `OSError` (ELOOP, ENOENT, …) where there is none."""
     fd = os.open(name, READ, dir_fd=folder)
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a regular file")
-        return read_all(fd)
+        return read_all(fd, status.st_size)
     finally:
         os.close(fd)
 
@@ -235,7 +260,7 @@ def _temporary_from(start: int) -> Iterator[bytes]:
 
 def sweep(folder: int) -> int:
     """Removes what an interrupted call left in a folder; how many names that were."""
-    leftover = [raw(name) for name in names(folder) if is_temporary(raw(name))]
+    leftover = [raw(name) for name in names(folder) if name[:1] == "." and is_temporary(raw(name))]
     for name in leftover:
         remove(folder, name)
     return len(leftover)

@@ -7,15 +7,14 @@ or wholly new at every instant, also after a power cut. One `syncfs` comes befor
 from __future__ import annotations
 
 import errno
-import fnmatch
-import hashlib
 import os
 import stat
-from typing import NamedTuple
 
 from snapcore import diff, files, profiles, state
 from snapcore.files import join, raw, shown, split, text
+from snapcore.patterns import Chooser, has_magic
 from snapcore.state import Cover, Entry
+from snapcore.values import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,17 +47,6 @@ class Found(NamedTuple):
     """What could not be read; empty unless the scan was told to go on."""
 
 
-def has_magic(pattern: str) -> bool:
-    return any(c in pattern for c in "*?[")
-
-
-def fits(name: str, patterns: Iterable[str], exclude: Iterable[str]) -> bool:
-    """Whether a name is meant. As in a shell, a leading dot is matched by a dot alone."""
-    return any(fnmatch.fnmatchcase(name, p) and (name[:1] != "." or p[:1] == ".") for p in patterns) and not any(
-        fnmatch.fnmatchcase(name, p) for p in exclude
-    )
-
-
 def covered(path: str, covers: Iterable[Cover]) -> bool:
     """Whether a path is one that the covers name."""
     folder, name = split(path)
@@ -67,9 +55,9 @@ def covered(path: str, covers: Iterable[Cover]) -> bool:
         for pattern in cover.include:
             above, last = split(pattern)
             wanted = above.split("/")
-            pairs = [*zip(parts, wanted)]
-            excluded = () if last == name else cover.exclude
-            if len(wanted) == len(parts) and fits(name, [last], excluded) and all(fits(a, [b], ()) for a, b in pairs):
+            if len(wanted) != len(parts) or not all(Chooser([b])(a) for a, b in zip(parts, wanted)):
+                continue
+            if Chooser([last], () if last == name else cover.exclude)(name):
                 return True
     return False
 
@@ -101,7 +89,7 @@ class Host:
                 include.extend(links)
                 include.append(join(real, name))
             seen = cover._replace(include=tuple(dict.fromkeys(include)))
-            for path, entry in self.scan([seen]).entries.items():
+            for path, entry in self.scan([seen], links_only=True).entries.items():
                 if entry.kind == state.LINK:
                     include.extend(self._led_to(path))
             resolved.append(cover._replace(include=tuple(dict.fromkeys(include)), sources=()))
@@ -159,14 +147,17 @@ class Host:
         known: Iterable[str] = (),
         keep: Callable[[str, Entry, bytes], None] | None = None,
         go_on: bool = False,
+        links_only: bool = False,
     ) -> Found:
         """Reads all that `covers` name. `keep` is given each file and link with its content as it is read.
+
+        With `links_only` no file is opened, and none has an entry.
 
         With `go_on` an `OSError` is noted instead of raised: the path counts as `other`, and of a folder that
         can't be listed the `known` paths are read. A folder on the way to a pattern is an entry too.
         """
         self.tree.forget()
-        scan = _Scan(self.tree, keep, go_on)
+        scan = _Scan(self.tree, keep, go_on, links_only)
         by_folder: dict[str, list[str]] = {}
         for path in known:
             folder, name = split(path)
@@ -261,10 +252,13 @@ def _literal_folder(pattern: str) -> tuple[str, str]:
 class _Scan:
     """One reading of the configuration; collects what it sees."""
 
-    def __init__(self, tree: files.Tree, keep: Callable[[str, Entry, bytes], None] | None, go_on: bool) -> None:
+    def __init__(
+        self, tree: files.Tree, keep: Callable[[str, Entry, bytes], None] | None, go_on: bool, links_only: bool
+    ) -> None:
         self.tree = tree
         self.keep = keep
         self.go_on = go_on
+        self.links_only = links_only
         self.entries: dict[str, Entry] = {}
         self.own: set[str] = set()
         self.devices: dict[int, str] = {}
@@ -298,7 +292,7 @@ class _Scan:
         if not has_magic(part):
             return [part]
         try:
-            return [name for name in files.names(self.tree.folder(here)) if fits(name, [part], ())]
+            return list(filter(Chooser([part]), files.names(self.tree.folder(here))))
         except OSError as error:
             self._failed(here, error)
             return []
@@ -331,11 +325,12 @@ class _Scan:
         if len(literal) < len(patterns):
             if folder:
                 self.own.add(folder)
+            meant = Chooser(patterns, exclude)
             try:
-                present.update(n for n in files.names(self.tree.folder(folder)) if fits(n, patterns, exclude))
+                present.update(filter(meant, files.names(self.tree.folder(folder))))
             except OSError as error:
                 self._failed(folder, error)
-                present.update(n for n in known if fits(n, patterns, exclude))
+                present.update(filter(meant, known))
         for name in sorted(present):
             path = join(folder, name)
             seen = self.entries.get(path)
@@ -350,6 +345,8 @@ class _Scan:
     def _name(self, folder: int, name: bytes, path: str) -> None:
         for attempt in range(READ_TRIES):
             try:
+                if self.links_only and not _is_link(folder, name):
+                    return
                 read = _read(folder, name)
             except OSError as error:
                 if error.errno == errno.ENOENT:
@@ -405,14 +402,14 @@ def _read(folder: int, name: bytes) -> tuple[Entry, bytes, os.stat_result] | Non
         before = os.fstat(fd)
         if not stat.S_ISREG(before.st_mode):
             return None
-        data = files.read_all(fd)
+        data = files.read_all(fd, before.st_size)
         xattrs = files.read_xattrs(fd)
         after = os.fstat(fd)
     finally:
         os.close(fd)
     if (before.st_mtime_ns, before.st_ctime_ns, before.st_size) != (after.st_mtime_ns, after.st_ctime_ns, len(data)):
         return None
-    sha256 = hashlib.sha256(data).hexdigest()
+    sha256 = files.sha256(data)
     return _entry(state.FILE, after, xattrs, size=len(data), sha256=sha256), data, after
 
 
@@ -564,6 +561,10 @@ class _Restore:
         """Removes what was staged and could not be placed."""
         for path in list(self.staged):
             self._unstage(path)
+
+
+def _is_link(folder: int, name: bytes) -> bool:
+    return stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
 
 
 def _exists(folder: int, name: bytes) -> bool:

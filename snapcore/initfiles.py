@@ -6,12 +6,12 @@ import errno
 import os
 import shlex
 import sys
-from typing import NamedTuple
 
 from snapcore import files
 from snapcore.errors import SnapcoreError, Usage
 from snapcore.files import join, raw, split
 from snapcore.profiles import read_resource
+from snapcore.values import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

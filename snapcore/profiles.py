@@ -18,18 +18,18 @@ Shipped ones lie beside this module; any other is given by its path.
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
 
 from snapcore.errors import Usage
 from snapcore.state import Cover
+from snapcore.values import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import configparser
     from collections.abc import Sequence
 
 SUFFIX = ".ini"
 _KEYS = {"profile": {"about", "default"}, "files": {"include", "exclude", "sources"}, "interface": {"name"}}
+_SWITCH = {"1": True, "yes": True, "true": True, "on": True, "0": False, "no": False, "false": False, "off": False}
 
 
 class Profile(NamedTuple):
@@ -65,7 +65,7 @@ def load(name: str) -> Profile:
         return parse(os.path.basename(name).removesuffix(SUFFIX), content, name)
     if name not in shipped():
         raise Usage(f"no profile is called {name!r}: {', '.join(shipped())}; or give the path of a file (with a /)")
-    return parse(name, read_resource(f"profiles/{name}{SUFFIX}"), name)
+    return parse(name, read_resource(f"profiles/{name}{SUFFIX}"), name, shipped_one=True)
 
 
 def chosen(names: Sequence[str]) -> list[Profile]:
@@ -75,27 +75,81 @@ def chosen(names: Sequence[str]) -> list[Profile]:
     return [profile for profile in map(load, shipped()) if profile.default]
 
 
-def parse(name: str, content: str, source: str) -> Profile:
-    """A profile from the text of its file; `source` is what messages call it."""
-    import configparser
+def parse(name: str, content: str, source: str, shipped_one: bool = False) -> Profile:
+    """A profile from the text of its file; `source` is what messages call it.
 
-    parser = configparser.ConfigParser(interpolation=None, default_section="")
+    The expression of a `shipped_one` is not compiled only to see whether that can be done.
+    """
     try:
-        parser.read_string(content, source)
-        _check(parser, source)
+        sections = _sections(content)
+        about, covered, interface = (sections.get(each, {}) for each in _KEYS)
         return Profile(
             name=name,
-            about=parser.get("profile", "about", fallback=""),
-            default=parser.getboolean("profile", "default", fallback=False),
-            include=tuple(parser.get("files", "include").split()),
-            exclude=tuple(parser.get("files", "exclude", fallback="").split()),
-            sources=tuple(parser.get("files", "sources", fallback="").split()),
-            interface=_expression(parser.get("interface", "name", fallback="")),
+            about=about.get("about", ""),
+            default=_switch(about.get("default", "no")),
+            include=_patterns(covered),
+            exclude=tuple(covered.get("exclude", "").split()),
+            sources=tuple(covered.get("sources", "").split()),
+            interface=interface.get("name", "") if shipped_one else _expression(interface.get("name", "")),
         )
-    except configparser.Error as error:
-        raise Usage(f"profile {source}: {' '.join(str(error).split())}") from None
     except ValueError as error:
         raise Usage(f"profile {source}: {error}") from None
+
+
+def _sections(content: str) -> dict[str, dict[str, str]]:
+    """section → key → value, as configparser(3) has them; that would take ten times as long at every `begin`."""
+    sections: dict[str, dict[str, str]] = {}
+    section, key = "", ""
+    for number, line in enumerate(content.splitlines(), 1):
+        words = line.strip()
+        if not words or words[0] in "#;":
+            continue
+        if line[0].isspace() and key:
+            sections[section][key] += f"\n{words}"
+            continue
+        if words[0] == "[" and words[-1] == "]":
+            section, key = words[1:-1], ""
+            if section not in _KEYS:
+                raise ValueError(f"line {number}: section [{section}] is unknown: {', '.join(_KEYS)}")
+            if section in sections:
+                raise ValueError(f"line {number}: section [{section}] stands twice")
+            sections[section] = {}
+            continue
+        key, value = _assignment(words, number)
+        if not section:
+            raise ValueError(f"line {number}: {words!r} stands before the first section")
+        if key not in _KEYS[section]:
+            known = ", ".join(sorted(_KEYS[section]))
+            raise ValueError(f"line {number}: key {key!r} in [{section}] is unknown: {known}")
+        if key in sections[section]:
+            raise ValueError(f"line {number}: key {key!r} in [{section}] stands twice")
+        sections[section][key] = value
+    return sections
+
+
+def _assignment(words: str, number: int) -> tuple[str, str]:
+    """(key, value) of a line."""
+    places = [place for place in (words.find("="), words.find(":")) if place > 0]
+    if not places:
+        raise ValueError(f"line {number}: {words!r}: [section] or key = value is wanted")
+    return words[: min(places)].strip().lower(), words[min(places) + 1 :].strip()
+
+
+def _switch(written: str) -> bool:
+    if written.lower() not in _SWITCH:
+        raise ValueError(f"default {written!r} in [profile]: yes or no is wanted")
+    return _SWITCH[written.lower()]
+
+
+def _patterns(covered: dict[str, str]) -> tuple[str, ...]:
+    include = tuple(covered.get("include", "").split())
+    if not include:
+        raise ValueError("include in [files] is missing: the absolute patterns of what is covered")
+    for pattern in include:
+        parts = pattern.split("/")
+        if not pattern.startswith("/") or len(parts) < 3 or any(part in ("", ".", "..") for part in parts[1:]):
+            raise ValueError(f"include {pattern!r}: an absolute pattern of at least two components, without . and ..")
+    return include
 
 
 def sourced(content: str, folder: str) -> list[str]:
@@ -118,27 +172,16 @@ def sourced(content: str, folder: str) -> list[str]:
 
 
 def _expression(written: str) -> str:
+    if not written:
+        return ""
     import re
 
     try:
-        if written and re.compile(written).groups != 1:
+        if re.compile(written).groups != 1:
             raise ValueError(f"name {written!r} in [interface]: one group is wanted")
     except re.error as error:
         raise ValueError(f"name {written!r} in [interface]: {error}") from None
     return written
-
-
-def _check(parser: configparser.ConfigParser, source: str) -> None:
-    for section in parser.sections():
-        if section not in _KEYS:
-            raise ValueError(f"section [{section}] is unknown: {', '.join(_KEYS)}")
-        for key in parser[section]:
-            if key not in _KEYS[section]:
-                raise ValueError(f"key {key!r} in [{section}] is unknown: {', '.join(sorted(_KEYS[section]))}")
-    for pattern in parser.get("files", "include").split():
-        parts = pattern.split("/")
-        if not pattern.startswith("/") or len(parts) < 3 or any(part in ("", ".", "..") for part in parts[1:]):
-            raise ValueError(f"include {pattern!r}: an absolute pattern of at least two components, without . and ..")
 
 
 def _folder() -> str | None:

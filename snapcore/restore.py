@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from snapcore import state
 from snapcore.errors import Incomplete
 from snapcore.host import differences
 from snapcore.store import ARCHIVE_BYTES
+from snapcore.values import NamedTuple
 from snapcore.words import now, reason
 
 TYPE_CHECKING = False

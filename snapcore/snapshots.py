@@ -7,12 +7,12 @@ boot like any other unfinished change.
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
 
 from snapcore import diff, host, phase, restore, state, transaction
 from snapcore.errors import Incomplete, NotSaved, RolledBackInstead, SnapcoreError, Usage, WrongState
 from snapcore.files import shown, split
 from snapcore.store import TRANSACTION
+from snapcore.values import NamedTuple
 from snapcore.words import boot_id, now, reason
 
 TYPE_CHECKING = False

@@ -8,9 +8,9 @@ sorted keys and no spaces.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from snapcore.errors import Corrupt
+from snapcore.files import sha256
+from snapcore.values import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,11 +78,10 @@ class Snapshot(NamedTuple):
 
 def digest(document: dict[str, Any]) -> str:
     """The hash that a document carries of itself."""
-    import hashlib
     import json
 
     plain = {key: value for key, value in document.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode())
 
 
 def seal(document: dict[str, Any]) -> bytes:
@@ -117,7 +116,7 @@ def unseal(data: bytes, what: str, kind: str) -> dict[str, Any]:
 
 
 def entry_to_json(entry: Entry) -> dict[str, Any]:
-    import base64
+    import binascii
 
     plain: dict[str, Any] = {"type": entry.kind, "mode": f"{entry.mode:04o}", "uid": entry.uid, "gid": entry.gid}
     if entry.kind == FILE:
@@ -125,14 +124,14 @@ def entry_to_json(entry: Entry) -> dict[str, Any]:
     if entry.kind == LINK:
         plain["target"] = entry.target
     if entry.xattrs:
-        plain["xattrs"] = {name: base64.b64encode(value).decode() for name, value in entry.xattrs}
+        plain["xattrs"] = {name: binascii.b2a_base64(value, newline=False).decode() for name, value in entry.xattrs}
     if entry.linked:
         plain["hard-link-of"] = entry.linked
     return plain
 
 
 def entry_from_json(plain: dict[str, Any]) -> Entry:
-    import base64
+    import binascii
 
     xattrs = plain.get("xattrs", {})
     return Entry(
@@ -143,7 +142,7 @@ def entry_from_json(plain: dict[str, Any]) -> Entry:
         size=plain.get("size", 0),
         sha256=plain.get("sha256", ""),
         target=plain.get("target", ""),
-        xattrs=tuple((name, base64.b64decode(xattrs[name])) for name in sorted(xattrs)),
+        xattrs=tuple((name, binascii.a2b_base64(xattrs[name])) for name in sorted(xattrs)),
         linked=plain.get("hard-link-of", ""),
     )
 

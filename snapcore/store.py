@@ -20,11 +20,11 @@ import fcntl
 import os
 import stat
 import time
-from typing import NamedTuple
 
 from snapcore import files
 from snapcore.errors import Corrupt, Locked, NotOwner
 from snapcore.files import raw, shown, split
+from snapcore.values import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ LOCK_WAIT_S = 5.0
 LOCK_POLL_S = 0.02
 ARCHIVE_COUNT = 10
 ARCHIVE_BYTES = 16 << 20
+KEPT_BYTES = 16 << 20
+"""How much of a snapshot stays in memory once it was checked."""
 
 
 class Owner(NamedTuple):
@@ -310,8 +312,6 @@ class Store:
 
     def snapshot(self, name: str, sha256: str = "", manifest: str = "manifest.json") -> Reader:
         """A snapshot, its manifest checked (and against `sha256`, if that is given); `Corrupt`, `OSError`."""
-        import hashlib
-
         from snapcore.state import snapshot_from_json
 
         what = f"{self.place}/snapshots/{shown(name)}"
@@ -323,7 +323,7 @@ class Store:
                 raise Corrupt(f"{what}/{manifest}: missing") from None
             raise
         snapshot = snapshot_from_json(data, f"{what}/{manifest}")
-        if sha256 and hashlib.sha256(data).hexdigest() != sha256:
+        if sha256 and files.sha256(data) != sha256:
             raise Corrupt(f"{what}/{manifest}: is not the one that the transaction was begun with")
         return Reader(tree, snapshot, what)
 
@@ -455,8 +455,6 @@ class Writer:
 
     def manifest(self, snapshot: Snapshot, name: str = "manifest.json") -> str:
         """Writes the manifest, over what an interrupted call may have left; the SHA-256 of its bytes."""
-        import hashlib
-
         from snapcore.state import snapshot_to_json
 
         data = snapshot_to_json(snapshot)
@@ -465,7 +463,7 @@ class Writer:
         except FileExistsError:
             files.remove(self._tree.folder(""), raw(name))
             files.write_file(self._tree.folder(""), raw(name), data)
-        return hashlib.sha256(data).hexdigest()
+        return files.sha256(data)
 
     def close(self) -> None:
         self._tree.close()
@@ -478,11 +476,14 @@ class Reader:
         self._tree = tree
         self.snapshot = snapshot
         self._what = what
+        self._checked: dict[str, bytes] = {}
 
     def content(self, path: str) -> bytes:
         """A saved file's content, checked against its hash."""
-        import hashlib
+        known = self._checked.get(path)
+        return self._read(path) if known is None else known
 
+    def _read(self, path: str) -> bytes:
         entry = self.snapshot.entries[path]
         where = f"{self._what}/files/{shown(path)}"
         try:
@@ -492,7 +493,7 @@ class Reader:
             if error.errno in (errno.ENOENT, errno.EINVAL, errno.ENXIO, *files.NOT_A_FOLDER):
                 raise Corrupt(f"{where}: missing") from None
             raise
-        if len(data) != entry.size or hashlib.sha256(data).hexdigest() != entry.sha256:
+        if len(data) != entry.size or files.sha256(data) != entry.sha256:
             raise Corrupt(f"{where}: torn or altered: its SHA-256 is another one")
         return data
 
@@ -501,10 +502,17 @@ class Reader:
         return Writer(self._tree)
 
     def check(self) -> None:
-        """Reads every saved file; `Corrupt` names the first that is not as it was saved."""
+        """Reads every saved file; `Corrupt` names the first that is not as it was saved.
+
+        The content is kept as far as it fits into `KEPT_BYTES`.
+        """
+        room = KEPT_BYTES
         for path, entry in self.snapshot.entries.items():
             if entry.kind == "file":
-                self.content(path)
+                data = self._read(path)
+                if len(data) <= room:
+                    self._checked[path] = data
+                    room -= len(data)
 
     def close(self) -> None:
         self._tree.close()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
 
 from snapcore import phase, profiles, restore, state
 from snapcore.errors import Corrupt, ForeignChange, Incomplete, NotOwner, NotSaved, SnapcoreError, Usage
 from snapcore.files import shown
 from snapcore.host import covered
 from snapcore.store import Owner, Record
+from snapcore.values import NamedTuple
 from snapcore.words import boot_id, caller, hashed, held_by, now, reason
 
 TYPE_CHECKING = False

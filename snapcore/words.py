@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from snapcore.files import shown
+from snapcore.files import sha256, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,9 +40,7 @@ def reason(error: Exception) -> str:
 
 def hashed(token: str) -> str:
     """A token as it is kept: who reads the store can't use it."""
-    import hashlib
-
-    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
+    return sha256(token.encode("utf-8", "surrogateescape"))
 
 
 def now() -> str:

@@ -139,11 +139,7 @@ def test_any_sequence_of_changes_ends_in_the_identical_tree(
                 and (scripts / name).is_dir()]  # fmt: skip
         left_alone = tuple(path for path in late if path not in old)
         assert host.run("rollback") == 0
-        now = {
-            path: value
-            for path, value in host.seen().items()
-            if not path.startswith((b"/moved", *left_alone))
-        }
+        now = {path: value for path, value in host.seen().items() if not path.startswith((b"/moved", *left_alone))}
         wanted = dict(old)
         if (root / "moved").exists():  # hard links to what was moved away can't be seen to be gone
             now, wanted = ({p: v[:5] for p, v in side.items()} for side in (now, wanted))
