@@ -12,6 +12,7 @@ import errno
 import ipaddress
 import os
 import selectors
+import signal
 import socket
 import struct
 import time
@@ -567,6 +568,7 @@ def listener(ports: Sequence[tuple[str, int]]) -> Callable[[], None]:
     """A service for a machine: echoes what it gets on these (tcp | udp, port), over both families."""
 
     def serve() -> None:
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # an answer to a client that has gone away is no end
         selector = selectors.DefaultSelector()
         for protocol, port in ports:
             for sock in _bind(protocol, port):
