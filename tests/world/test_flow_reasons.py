@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 
 import pytest
 
@@ -267,4 +268,23 @@ def test_a_filter_elsewhere_explains_nothing(net: Net) -> None:
 def test_timeout_when_the_receiver_swallows(net: Net) -> None:
     net.sysctl("internet", SWALLOW[net.family], 1)
     assert net.reason("server -> internet") == "timeout"
+    assert net.flow("server -> internet tcp/22").delivered
+
+
+# -- what the laboratory itself answers with -------------------------------------------------------------------------
+
+
+def test_a_listener_outlives_clients_that_go_away(net: Net) -> None:
+    """A client that closes its connection before the echo is there (RFC 9293: it answers with a reset)."""
+    client = (
+        "import socket\n"
+        "for _ in range(150):\n"
+        f"    sock = socket.create_connection(('{TO_INTERNET[net.family]}', 22))\n"
+        "    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)\n"
+        "    for _ in range(3):\n"
+        "        sock.send(b'x' * 1000)\n"
+        "    sock.close()\n"
+    )
+    net.lab.machine("server").write("/tmp/client.py", client)
+    net.run("server", f"{os.path.realpath(getattr(sys, '_base_executable', sys.executable))} /tmp/client.py")
     assert net.flow("server -> internet tcp/22").delivered
