@@ -1,8 +1,9 @@
-"""How long begin and rollback of many files take, beside other ways to save and give back.
+"""How long begin and rollback of many files take, beside other ways to save and give back; and `status` beside Python.
 
     python3 tests/snapcore/bench_files.py [COUNT…]
 
-Each row: COUNT files, all of them changed in between; milliseconds of begin / rollback, the best of three.
+Prints tables in Markdown. A row: COUNT files, all of them changed in between; milliseconds of saving and giving back
+together, the best of some rounds in which the ways take turns.
 """
 
 from __future__ import annotations
@@ -17,78 +18,114 @@ from pathlib import Path
 
 SOURCES = str(Path(__file__).parents[2])
 START = f"import sys; sys.path.insert(0, {SOURCES!r}); from snapcore.cli import main; sys.exit(main())"
+PYTHON = (sys.executable, "-I", "-c")
 SHELL_BEGIN = 'mkdir "$2"; for f in "$1"/*; do cp -p "$f" "$2/"; done; sync -f "$2"'
 SHELL_ROLLBACK = (
     'for f in "$2"/*; do n=${f##*/}; cmp -s "$f" "$1/$n" || { cp -p "$f" "$1/.$n.new"; mv "$1/.$n.new" "$1/$n"; }; '
     'done; sync -f "$1"; rm -r "$2"'
 )
 GIT = ("git", "-c", "user.name=x", "-c", "user.email=x@x.invalid", "-C")
+ROUNDS = {10: 12, 100: 8, 1000: 4, 10_000: 1}
 
 
 def run(*words: str | Path) -> None:
     subprocess.run([str(word) for word in words], check=True, stdout=subprocess.DEVNULL)
 
 
-def snapcore(root: Path, verb: str) -> None:
-    run(sys.executable, "-I", "-c", START, verb, "--root", root)
+def by_snapcore(root: Path, folder: Path) -> tuple[Callable[[], None], Callable[[], None]]:
+    def verb(name: str) -> None:
+        run(*PYTHON, START, name, "--root", root)
+
+    return lambda: verb("begin"), lambda: verb("rollback")
 
 
-def ways(root: Path, folder: Path) -> dict[str, tuple[Callable[[], None], Callable[[], None]]]:
-    """name → (save, give back)."""
-    copy = root / "copy"
-
-    def copy_back() -> None:
-        run("cp", "-a", f"{copy}/.", folder)
+def by_copies(root: Path, folder: Path) -> tuple[Callable[[], None], Callable[[], None]]:
+    def save() -> None:
+        run("cp", "-a", folder, root / "copy")
         run("sync", "-f", root)
-        run("rm", "-r", copy)
 
-    def git_save() -> None:
+    def back() -> None:
+        run("cp", "-a", f"{root / 'copy'}/.", folder)
+        run("sync", "-f", root)
+        run("rm", "-r", root / "copy")
+
+    return save, back
+
+
+def by_git(root: Path, folder: Path) -> tuple[Callable[[], None], Callable[[], None]]:
+    """As etckeeper does: everything is committed before a change."""
+    run("git", "init", "-q", folder)
+
+    def save() -> None:
         run(*GIT, folder, "add", "-A")
         run(*GIT, folder, "commit", "-q", "--allow-empty", "-m", "x")
 
-    def git_back() -> None:
+    def back() -> None:
         run(*GIT, folder, "checkout", "-q", "--", ".")
         run(*GIT, folder, "clean", "-qfd")
 
-    return {
-        "snapcore": (lambda: snapcore(root, "begin"), lambda: snapcore(root, "rollback")),
-        "cp -a, sync -f": (lambda: (run("cp", "-a", folder, copy), run("sync", "-f", root))[0], copy_back),
-        "shell initscript": (
-            lambda: run("sh", "-c", SHELL_BEGIN, "sh", folder, copy),
-            lambda: run("sh", "-c", SHELL_ROLLBACK, "sh", folder, copy),
-        ),
-        "git": (git_save, git_back),
-    }
+    return save, back
+
+
+def by_shell(root: Path, folder: Path) -> tuple[Callable[[], None], Callable[[], None]]:
+    words = ("sh", folder, root / "copy")
+    return lambda: run("sh", "-c", SHELL_BEGIN, *words), lambda: run("sh", "-c", SHELL_ROLLBACK, *words)
+
+
+WAYS = {"snapcore": by_snapcore, "cp -a, sync -f": by_copies, "git": by_git, "shell initscript": by_shell}
+
+
+def fill(folder: Path, count: int, line: str) -> None:
+    for number in range(count):
+        (folder / f"ifcfg-eth{number}").write_text(line.format(number) * 10)
 
 
 def timed(work: Callable[[], None]) -> float:
+    """Milliseconds; what was written before is on the disk already."""
     os.sync()
     start = time.perf_counter()
     work()
     return (time.perf_counter() - start) * 1000
 
 
+def once(way: str, count: int, place: Path) -> float:
+    """One save and one giving back, in a folder of its own, which stays: removing it would disturb the next one."""
+    root = Path(tempfile.mkdtemp(dir=place))
+    folder = root / "etc/sysconfig/network-scripts"
+    folder.mkdir(parents=True)
+    fill(folder, count, "DEVICE=eth{}\n")
+    save, back = WAYS[way](root, folder)
+    took = timed(save)
+    fill(folder, count, "CHANGED={}\n")
+    return took + timed(back)
+
+
+def status_row(place: Path) -> str:
+    words = {"status": (*PYTHON, START, "status", "--root", place), "pass": (*PYTHON, "pass")}
+    best = dict.fromkeys(words, float("inf"))
+    for _ in range(30):
+        for name, each in words.items():
+            start = time.perf_counter()
+            subprocess.run(each, stdout=subprocess.DEVNULL)
+            best[name] = min(best[name], (time.perf_counter() - start) * 1000)
+    return (
+        f"`snapcore status` {best['status']:.1f} ms, `python3 -I -c pass` {best['pass']:.1f} ms:"
+        f" {best['status'] / best['pass']:.1f} ×"
+    )
+
+
 def main() -> None:
-    counts = [int(word) for word in sys.argv[1:]] or [10, 100, 1000]
-    for count in counts:
-        for name in ("snapcore", "cp -a, sync -f", "shell initscript", "git"):
-            with tempfile.TemporaryDirectory() as place:
-                root = Path(place)
-                folder = root / "etc/sysconfig/network-scripts"
-                folder.mkdir(parents=True)
-                for number in range(count):
-                    (folder / f"ifcfg-eth{number}").write_text(f"DEVICE=eth{number}\n" * 10)
-                if name == "git":
-                    run("git", "init", "-q", folder)
-                save, back = ways(root, folder)[name]
-                times = []
-                for attempt in range(3):
-                    saved = timed(save)
-                    for number in range(count):
-                        (folder / f"ifcfg-eth{number}").write_text(f"CHANGED={attempt}\n")
-                    times.append((saved, timed(back)))
-                best = [min(each) for each in zip(*times)]
-                print(f"{count:>6}  {name:<18}{best[0]:>8.0f} /{best[1]:>7.0f}", flush=True)
+    counts = [int(word) for word in sys.argv[1:]] or list(ROUNDS)
+    print("begin + rollback, ms; in brackets: how many times longer snapcore takes\n")
+    print("| files |", " | ".join(WAYS), "|")
+    print("|---:|" + "---:|" * len(WAYS))
+    with tempfile.TemporaryDirectory() as place:
+        for count in counts:
+            rounds = [{way: once(way, count, Path(place)) for way in WAYS} for _ in range(ROUNDS.get(count, 2))]
+            best = {way: min(each[way] for each in rounds) for way in WAYS}
+            cells = [f"{best[way]:.0f} ({best['snapcore'] / best[way]:.2g})" for way in WAYS if way != "snapcore"]
+            print(f"| {count} |", " | ".join([f"{best['snapcore']:.0f}", *cells]), "|", flush=True)
+        print("\n" + status_row(Path(place)))
 
 
 if __name__ == "__main__":
