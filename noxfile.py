@@ -95,6 +95,18 @@ def grid(session: nox.Session) -> None:
     session.run("tox", "run", *session.posargs)
 
 
+@nox.session
+def bench(session: nox.Session) -> None:
+    """snapcore's begin and rollback beside cp, git and a shell script, as a table of times and ratios."""
+    session.run("python", "tests/snapcore/bench_files.py", *session.posargs)
+
+
+@nox.session
+def pyz(session: nox.Session) -> None:
+    """All of snapcore in one file, which needs Python 3.9 and nothing else."""
+    session.run("python", "-m", "snapcore.bundle", *(session.posargs or ("snapcore.pyz",)))
+
+
 @nox.session(venv_backend="none")
 def demo(session: nox.Session) -> None:
     """A dozen scenarios with a live view."""

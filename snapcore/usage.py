@@ -205,7 +205,8 @@ def help_text(name: str = "") -> str:
         lines = ["usage: snapcore VERB [OPTIONS] [ARGUMENTS]", ""]
         lines += [f"  {each.name:<14}{each.about}" for each in VERBS]
         lines += ["", "common options, before or after the verb:"]
-        return "\n".join([*lines, *_option_lines(COMMON)])
+        lines += [*_option_lines(COMMON), "", "man page and completions: python3 -m snapcore.manual man|bash|zsh|fish"]
+        return "\n".join(lines)
     lines = [" ".join(["usage: snapcore", verb.name, "[OPTIONS]", *verb.operands]), "", verb.about, ""]
     return "\n".join([*lines, *_option_lines((*verb.options, *COMMON))])
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import configparser
+import fnmatch
 import os
+import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from snapcore_hosts import HostTree
 
-from snapcore import profiles
+from snapcore import patterns, profiles
 from snapcore.errors import Usage
 
 EVERYWHERE = {
@@ -139,3 +144,31 @@ def test_a_bad_profile_is_one_line_that_says_why(text: str, says: str) -> None:
     with pytest.raises(Usage) as raised:
         profiles.parse("bad", text, "bad.ini")
     assert says in str(raised.value) and "bad.ini" in str(raised.value) and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", sorted(EVERYWHERE))
+def test_a_shipped_profile_means_what_the_standard_library_reads_in_it(name: str) -> None:
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.read_string(profiles.read_resource(f"profiles/{name}.ini"))
+    profile = profiles.load(name)
+    assert profile.about == parser.get("profile", "about")
+    assert profile.default == parser.getboolean("profile", "default")
+    assert profile.include == tuple(parser.get("files", "include").split())
+    assert profile.exclude == tuple(parser.get("files", "exclude", fallback="").split())
+    assert profile.sources == tuple(parser.get("files", "sources", fallback="").split())
+    assert profile.interface == parser.get("interface", "name", fallback="")
+    if profile.interface:
+        assert re.compile(profile.interface).groups == 1
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text("ab.~*", max_size=8), st.lists(st.text("ab.~*?[]", max_size=6), max_size=4))
+def test_patterns_match_as_fnmatch_has_it(name: str, wanted: list[str]) -> None:
+    expected = any(fnmatch.fnmatchcase(name, pattern) for pattern in wanted)
+    assert patterns.Matcher(wanted)(name) is expected
+    assert any(patterns.matches(name, pattern) for pattern in wanted) is expected
+
+
+def test_a_name_with_a_leading_dot_is_meant_only_by_a_pattern_with_one() -> None:
+    assert [name for name in ("a", ".a", "a~", ".a~") if patterns.Chooser(["*", ".*"], ["*~"])(name)] == ["a", ".a"]
+    assert [name for name in ("a", ".a") if patterns.Chooser(["*"])(name)] == ["a"]
