@@ -19,8 +19,8 @@ try:  # OpenSSL's is faster, but takes longer to load than this one to hash what
         from _sha2 import sha256 as small_sha256
     else:
         from _sha256 import sha256 as small_sha256  # type: ignore[import-not-found]  # typeshed leaves it out
-except ImportError:
-    from hashlib import sha256 as small_sha256
+except ImportError:  # some distributions leave it out
+    small_sha256 = None
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ class Tree:
 
 def sha256(data: bytes) -> str:
     """Hexadecimal."""
-    if len(data) < OPENSSL_FROM:
+    if small_sha256 is not None and len(data) < OPENSSL_FROM:
         return str(small_sha256(data).hexdigest())
     import hashlib
 

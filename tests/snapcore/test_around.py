@@ -13,7 +13,7 @@ import pytest
 from snapcore_hosts import HostTree, change
 
 import snapcore
-from snapcore import bundle, initfiles, manual
+from snapcore import bundle, cli, initfiles, manual
 from snapcore.errors import RolledBackInstead, WrongState
 from snapcore.usage import VERBS
 
@@ -171,3 +171,15 @@ def test_bash_completes_a_verb() -> None:
     ask = "COMP_WORDS=(snapcore ro); COMP_CWORD=1; _snapcore; echo ${COMPREPLY[@]}"
     done = subprocess.run(["bash", "-c", manual.completion("bash") + ask], capture_output=True, text=True)
     assert done.stdout == "rollback\n"
+
+
+@pytest.mark.parametrize(
+    ("verb", "slow"),
+    [("status", {"typing", "re", "json", "hashlib", "ctypes"}), ("begin", {"typing", "configparser", "argparse"})],
+)
+def test_a_verb_starts_without_what_takes_long_to_load(host: HostTree, verb: str, slow: set[str]) -> None:
+    where = str(Path(cli.__file__).parents[1])
+    start = f"import sys; sys.path.insert(0, {where!r}); from snapcore.cli import main; main(sys.argv[1:])"
+    words = [sys.executable, "-I", "-S", "-c", f"{start}; print(*sys.modules)", verb, "--root", str(host.root)]
+    loaded = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
+    assert slow.isdisjoint(loaded)
