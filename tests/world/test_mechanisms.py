@@ -11,6 +11,10 @@ from made_up import MADE_UP, Said
 
 SimRun = Callable[..., Said]
 SCENARIOS = Path(__file__).parents[2] / "scenarios"
+VERBS = " ".join(
+    f"verbs/{name}.sim.yaml"
+    for name in ("begin-twice", "commit-after-rollback", "left-open", "rollback-without-begin", "second-change-fails")
+)
 pytestmark = pytest.mark.world
 
 NAIVE = """#!/bin/sh
@@ -46,9 +50,10 @@ def site(folder: Path, text: str = FILE) -> str:
     return str(folder / "site.yaml")
 
 
-@pytest.mark.parametrize("folder", ["files", "verbs", "boot"])
-def test_the_example_initscript_passes_what_its_stack_can_run(sim_run: SimRun, folder: str) -> None:
-    said = sim_run(SCENARIOS / folder, "--mechanism", "initscript")
+@pytest.mark.parametrize("names", ["files", "boot", VERBS])
+def test_the_example_initscript_passes_what_its_stack_can_run(sim_run: SimRun, names: str) -> None:
+    first, *others = [SCENARIOS / name for name in names.split()]
+    said = sim_run(first, *map(str, others), "--mechanism", "initscript")
     assert said.status == 0, said.why()
     assert set(said.verdicts) == {"pass"}
 
