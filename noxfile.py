@@ -46,10 +46,11 @@ def world(session: nox.Session) -> None:
 
 @nox.session
 def crash(session: nox.Session) -> None:
-    """Every crash point of every shipped mechanism, both disks; `world` takes a sample."""
+    """Every crash point, failing call and negative control; the other sessions take a sample."""
     prepare(session)
-    every = {"SIM_EVERY_POINT": "1"}
-    session.run("pytest", "-q", "tests/world/test_crash_mechanisms.py", *session.posargs, env=every)
+    every = {"SIM_EVERY_POINT": "1", "SNAPCORE_EVERY_POINT": "1"}
+    tests = ("tests/world/test_crash_mechanisms.py", "tests/world/test_honesty.py", "tests/snapcore")
+    session.run("pytest", "-q", *tests, *session.posargs, env=every)
 
 
 @nox.session
