@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -344,6 +345,8 @@ class _Planner:
         begun = set()
         for step in steps:
             verb = step.verb
+            if verb == "run" and self.mechanism.name != _OURS and _OURS in re.split(r"[^\w.-]+", step.args["command"]):
+                return f"the scenario runs {_OURS} itself: it is not for {self.mechanism.name}"
             for wanted in _verbs_of(step):
                 if not (getattr(self.mechanism, wanted, None) or self.mechanism.extra.get(wanted)):
                     return f"{self.mechanism.name} does not offer '{wanted}'"
@@ -401,6 +404,7 @@ class _Planner:
             yield f"no flow that is expected is of family {family}"
 
 
+_OURS = "snapcore"
 _FILE_VERBS = ("write", "remove", "chmod", "chown", "link", "setxattr")
 
 

@@ -419,3 +419,11 @@ def test_a_run_for_a_family_that_no_flow_has_is_a_skip_by_name(tmp_path: Path) -
     assert only(plan.expand(load_scenario_text(tmp_path, text), {"family": "v6"})).skip == (
         "no flow that is expected is of family v6"
     )
+
+
+def test_a_scenario_that_runs_snapcore_itself_is_not_for_another_mechanism(tmp_path: Path) -> None:
+    text = "{sim: 1, topology: one-lan, steps: [{run: {on: server, command: snapcore begin --label x}}]}"
+    scenario = load_scenario_text(tmp_path, text)
+    assert only(plan.expand(scenario)).not_offered is None
+    told = only(plan.expand(scenario, mechanism="none")).not_offered
+    assert told == "the scenario runs snapcore itself: it is not for none"
