@@ -26,7 +26,7 @@ from sim import expect, session, stacks, steps
 from sim.errors import BadInput, LabError, Missing, Mistake
 from sim.events import Event, PhaseEnded, State
 from sim.faults import filter as seccomp
-from sim.faults.supervisor import Order, Point
+from sim.faults.order import Order, Point
 from sim.observe import read_configuration
 from sim.planned import Plan
 from sim.probe import Outcome

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sim import config, services
+from sim import config, services, trials
 from sim.document import Node, nearest, shown
 from sim.faults.calls import GROUPS
 from sim.scenario import REASONS, Breaks, Change, FileText, Flow, Machine, Network, Step, Topology
@@ -500,10 +500,12 @@ SCENARIO = Record(
         "checks": Field(_CHECKS, "exceptions from the checks that are always on"),
         "outage": Field(MapOf(FLOW, _BUDGET), "FLOW: the longest outage that is accepted"),
         "dad": Field(FLAG, "IPv6 duplicate address detection; default: false"),
+        "requirement": Field(trials.REQUIREMENT, "what is asked of every mechanism (sim conform)"),
     },
     what="a mapping that starts with 'sim: 1'",
     more={
         "anyOf": [
+            {"required": ["requirement"]},
             {"required": ["change", "breaks"], "not": {"required": ["steps"]}},
             {
                 "required": ["steps"],

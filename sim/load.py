@@ -11,7 +11,7 @@ from typing import Any
 from sim import config, grammar, library, stacks
 from sim.document import Mistakes, Node, node_of, read, shown
 from sim.errors import BadInput, Mistake
-from sim.scenario import Scenario, Step, Topology
+from sim.scenario import Requirement, Scenario, Step, Topology
 from sim.shape import INVALID, Context
 from sim.track import Track
 
@@ -94,9 +94,10 @@ class _Reader:
         subject = self.subject()
         if self.topology is not None:
             self.check_changes(subject)
+        requirement = self.requirement()
         if self.context.mistakes.found or self.topology is None:
             return None
-        return self.made(self.topology, subject)
+        return replace(self.made(self.topology, subject), requirement=requirement)
 
     def right_version(self) -> bool:
         """Whether this is a scenario file of a version that can be read: otherwise nothing else can be judged."""
@@ -141,11 +142,31 @@ class _Reader:
             words = " and ".join(f"'{key}'" for key in short)
             self.context.add(steps, f"'steps' stands instead of {words}; valid: one of the two forms")
         elif steps is None and not short:
-            self.context.add(self.node, "says nothing to do; valid: 'change' and 'breaks', or 'steps'")
+            if self.tries() is None:
+                self.context.add(self.node, "says nothing to do; valid: 'change' and 'breaks', or 'steps'")
         elif steps is None and "change" not in short:
             self.context.add(self.node, "lacks the key 'change' (what is changed)")
         elif steps is None and "breaks" not in short:
             self.context.add(self.node, "lacks the key 'breaks' (the flows that must be seen broken; [] for none)")
+
+    def tries(self) -> Node | None:
+        requirement = self.node.get("requirement")
+        return requirement.get("tries") if requirement is not None and requirement.kind == "mapping" else None
+
+    def requirement(self) -> Requirement | None:
+        """What is asked of every mechanism, its topologies looked up."""
+        values = dict(self.values.get("requirement") or {})
+        if not values:
+            return None
+        node = self.node.get("requirement")
+        names = node.get("topologies") if node else None
+        found = []
+        for name in names.value if names is not None else ():
+            try:
+                found.append(library.find_topology(name.text, self.context.folder))
+            except BadInput as error:
+                self.take(name, error)
+        return Requirement(**{**values, "topologies": tuple(found)})
 
     def check_mechanisms(self) -> None:
         matrix = self.node.get("matrix")

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from sim.errors import LabError
 from sim.faults.calls import GROUPS
-from sim.faults.supervisor import Order
+from sim.faults.order import Order
 from sim.scenario import Step
 from sim.session import VERB_S, Context, Done
 from sim.world.image import ImageDisk

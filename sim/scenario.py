@@ -158,6 +158,22 @@ class Mechanism:
 
 
 @dataclass(frozen=True)
+class Requirement:
+    """What a file of scenarios/conformance/ asks of every mechanism (`sim conform`).
+
+    `tries`: named lists of steps, each tried on its own, at every point that it enumerates. Empty: the scenario itself
+    is what is tried. `topologies`: further ones on which it is tried. `apart`: also with /var on a disk of its own.
+    """
+
+    id: str
+    title: str
+    causes: str = ""
+    topologies: tuple[Topology, ...] = ()
+    tries: Mapping[str, tuple[Step, ...]] = field(default_factory=dict)
+    apart: bool = False
+
+
+@dataclass(frozen=True)
 class Scenario:
     """One scenario file."""
 
@@ -179,3 +195,4 @@ class Scenario:
     checks_reason: str = ""
     dad: bool = False
     outage: Mapping[Flow, str] = field(default_factory=dict)  # budgets as written: not judged yet
+    requirement: Requirement | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sim import config, grammar
+from sim import config, grammar, trials
 
 
 def schema() -> dict[str, Any]:
@@ -21,5 +21,6 @@ def schema() -> dict[str, Any]:
             "route": config.ROUTE.shape.schema(),
             "step": grammar.STEP.shape.schema(),
             "topology": grammar.TOPOLOGY.schema(),
+            "trial": trials.STEP.shape.schema(),
         },
     }

@@ -11,7 +11,7 @@ from typing import Literal
 
 from sim import expect, probe, stacks
 from sim.events import Event, FlowRead, PoweredOff, State, StateRead
-from sim.faults.supervisor import Order
+from sim.faults.order import Order
 from sim.observe import read_state
 from sim.planned import MachinePlan, Plan
 from sim.probe import Outcome, Target

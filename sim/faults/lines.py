@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import subprocess
 from dataclasses import dataclass, field
 
@@ -136,8 +137,10 @@ def _arguments(process: int) -> list[str]:
 
 def _read_script(shell: int, script: str) -> list[str]:
     path = script if script.startswith("/") else os.path.join(os.readlink(f"/proc/{shell}/cwd"), script)
-    with open(f"/proc/{shell}/root/{path.lstrip('/')}", encoding="utf-8", errors="surrogateescape") as file:
-        return file.read(_LARGEST).split("\n")
+    # a script may be read from a pipe: that one is left to the shell
+    place = os.open(f"/proc/{shell}/root/{path.lstrip('/')}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(place, encoding="utf-8", errors="surrogateescape") as file:
+        return file.read(_LARGEST).split("\n") if stat.S_ISREG(os.fstat(place).st_mode) else []
 
 
 # -- where the number is ---------------------------------------------------------------------------------------------

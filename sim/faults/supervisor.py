@@ -20,50 +20,12 @@ from sim.faults import filter as seccomp
 from sim.faults.calls import CREATE, DISK_CALLS, REGULAR_ONLY, Call, changes, masked
 from sim.faults.filter import Notification
 from sim.faults.lines import Lines
+from sim.faults.order import Order, Point
 from sim.world import kernel
 
 _AT_FDCWD = -100
 RETURN_S = 2.0
 """How long a call that was let go may take until the next one is looked at all the same."""
-
-
-@dataclass(frozen=True)
-class Point:
-    """A call that changes the disk, in the order of a recording (`number` counts from 1).
-
-    `process` is the masked command line with the occurrence of it, `nth` the call of that process. `line`: the line
-    of a shell script that made the call, as "SCRIPT:NUMBER: TEXT", where it can be told.
-    """
-
-    number: int
-    syscall: str
-    path: str
-    process: str
-    nth: int
-    command: str = ""
-    line: str = ""
-
-    @property
-    def key(self) -> tuple[str, int]:
-        """What identifies the point where the order of processes varies."""
-        return self.process, self.nth
-
-
-@dataclass(frozen=True)
-class Order:
-    """What the supervisor shall do. `stop`: the key of the point before which everything stands still.
-
-    `error`: the errno with which calls named in `calls` (none: all) fail: those from `first` to `last` (None: to the
-    end), counted among the calls that match. `below`: only calls on paths below one of these.
-    """
-
-    record: bool = False
-    stop: tuple[str, int] | None = None
-    stop_number: int | None = None
-    error: int | None = None
-    calls: tuple[str, ...] = ()
-    first: int = 1
-    last: int | None = None
 
 
 class Supervisor:

@@ -23,7 +23,7 @@ from sim.expect import printable
 
 if TYPE_CHECKING:
     from sim.crash import Report, Strike
-    from sim.faults.supervisor import Point
+    from sim.faults.order import Point
 
 Kind = Literal["good", "bad", "unknown"]
 

@@ -12,7 +12,7 @@ from made_up_runs import plan
 from rich.console import Console
 
 from sim.crash import Campaign, Report, Strike, classify
-from sim.faults.supervisor import Point
+from sim.faults.order import Point
 from sim.report import crash as words
 
 A, B = "/etc/a", "/etc/b"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sim.faults.lines import Lines, calls
+from sim.faults.lines import Lines, _read_script, calls
 
 STOP = f"#!{sys.executable} -IS\nprint('.', flush=True)\ninput()\n"
 SCRIPT = """#!/bin/sh
@@ -66,6 +66,11 @@ def _deepest(process: int) -> int:
 
 def test_a_program_without_a_script_above_it_has_no_line() -> None:
     assert Lines().of(os.getpid()) == ""
+
+
+def test_a_script_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "script")
+    assert _read_script(os.getpid(), str(tmp_path / "script")) == []
 
 
 @pytest.mark.parametrize(
