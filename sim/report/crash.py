@@ -1,7 +1,4 @@
-"""What `sim crash` says: progress, a strip with a mark for each point, the bad points, JSON.
-
-No thread refreshes the view (`sim.report.live` says why): the parent of the workers calls `progress`.
-"""
+"""What `sim crash` says: progress, a strip with a mark for each point, the bad points, JSON."""
 
 from __future__ import annotations
 
@@ -10,16 +7,13 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
 from sim.expect import printable
+from sim.report.screen import Screen
 
 if TYPE_CHECKING:
     from sim.crash import Report, Strike
@@ -27,7 +21,6 @@ if TYPE_CHECKING:
 
 Kind = Literal["good", "bad", "unknown"]
 
-_REFRESH_S = 0.1
 _LINE_S = 5.0
 _ROW = 50  # marks in a row of the strip
 _MOST = 8  # problems shown for an image
@@ -210,34 +203,16 @@ def _by_file(problems: Sequence[str]) -> list[str]:
 # -- meanwhile -------------------------------------------------------------------------------------------------------
 
 
-class Progress:
+class Progress(Screen):
     """Called with (done, of, strike); a bar on a terminal, else a line every few seconds. A context manager."""
 
     def __init__(self, console: Console, title: str, images: int = 1) -> None:
         """`images`: how many strikes a point has."""
-        self._console, self._title, self._images = console, title, images
-        self._begun = self._last = time.monotonic()
+        self._begun = time.monotonic()
+        super().__init__(console, _LINE_S, self._begun)
+        self._title, self._images = title, images
         self._struck: float | None = None  # when the first strikes were under way
         self._bad: set[int] = set()
-        terminal = console.is_terminal and not console.is_dumb_terminal
-        self._every = _REFRESH_S if terminal else _LINE_S
-        self._live = (
-            Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False)
-            if terminal
-            else None
-        )
-
-    def __enter__(self) -> Progress:
-        if self._live is not None:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live is not None:
-            self._live.update(Text(""), refresh=True)
-            self._live.stop()
 
     def __call__(self, done: int, of: int, strike: Strike | None) -> None:
         """`of` is 0 as long as the recording goes on."""
@@ -247,16 +222,8 @@ class Progress:
             self._struck = now
         if strike is not None and not strike.good and not strike.unknown:
             self._bad.add(strike.at)
-        if now - self._last < self._every:
-            return
-        self._last = now
-        words = self._words(done, of, now)
-        if self._live is None:
-            self._console.print(Text(f"{self._title}: {words}"), soft_wrap=True)
-            return
-        row = Table.grid(padding=(0, 1))
-        row.add_row(ProgressBar(total=max(of, 1), completed=done, width=30), f"{self._title}: {words}")
-        self._live.update(row, refresh=True)
+        if self._due(now):
+            self._line_or_bar(f"{self._title}: {self._words(done, of, now)}", done, of)
 
     def _words(self, done: int, of: int, now: float) -> str:
         if not of or self._struck is None:

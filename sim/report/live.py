@@ -1,8 +1,4 @@
-"""What is seen while runs are going on: on a terminal the runs with their steps, else a line for each that ended.
-
-No thread refreshes the view (`auto_refresh=False`): the caller's loop forks the runs, and a fork must not meet a
-thread that holds a lock.
-"""
+"""What is seen while runs are going on: on a terminal the runs with their steps, else a line for each that ended."""
 
 from __future__ import annotations
 
@@ -10,10 +6,8 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
 
 from rich.console import Console, Group
-from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -22,11 +16,10 @@ from sim.check import Result, judge
 from sim.events import Event, PhaseEnded, RunEnded, StepEnded, StepStarted
 from sim.expect import printable
 from sim.planned import Plan
+from sim.report.screen import Screen
 from sim.report.text import STYLES
 from sim.report.words import MEANINGS, ORDER, parameters, why
 from sim.scenario import Verdict
-
-_REFRESH_S = 0.1
 
 
 @dataclass
@@ -36,33 +29,15 @@ class _Running:
     doing: str = "building"
 
 
-class LiveView:
+class LiveView(Screen):
     """Takes events as they happen; a context manager around the runs. Not for use from several threads."""
 
     def __init__(self, console: Console, plans: Sequence[Plan]) -> None:
-        self._console = console
+        super().__init__(console)
         self._plans = plans
         self._running: dict[int, _Running] = {}
         self._verdicts: Counter[Verdict] = Counter()
         self._begun = time.monotonic()
-        self._last = 0.0
-        self._live = (
-            Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False)
-            if console.is_terminal and not console.is_dumb_terminal
-            else None
-        )
-
-    def __enter__(self) -> LiveView:
-        if self._live is not None:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live is not None:
-            self._live.update(Text(""), refresh=True)
-            self._live.stop()
 
     def event(self, index: int, event: Event) -> None:
         """One event of the run with this index into the plans."""
@@ -77,9 +52,8 @@ class LiveView:
     def tick(self) -> None:
         """Refresh the view if it is time."""
         now = time.monotonic()
-        if self._live is not None and now - self._last >= _REFRESH_S:
-            self._last = now
-            self._live.update(self._view(now), refresh=True)
+        if self._live is not None and self._due(now):
+            self._draw(self._view(now))
 
     def _ended(self, index: int, result: Result) -> None:
         self._verdicts[result.verdict] += 1
