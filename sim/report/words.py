@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from sim.check import Finding, Result
 from sim.planned import Params
@@ -18,7 +19,27 @@ MEANINGS: dict[Verdict, str] = {
     "skip": "skipped",
     "not-offered": "not offered",
 }
-_DEFAULTS = {"family": None, "disk": "keep", "dad": False, "recover": None}
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a test system is told of a run, or of a requirement. `findings`: a line each; `details`: all that is known.
+
+    `why`: of a verdict that is neither pass nor fail the reason, of a failure its first finding.
+    """
+
+    name: str
+    file: str
+    verdict: Verdict
+    seconds: float
+    why: str
+    findings: Sequence[str]
+    details: Sequence[str]
+    again: str
+    properties: Mapping[str, str] = field(default_factory=dict)
+
+
+_DEFAULTS = {"family": None, "disk": "keep", "dad": False, "recover": None, "apart": False}
 
 
 def parameters(params: Params) -> dict[str, str]:
@@ -73,10 +94,33 @@ def totals(results: Sequence[Result]) -> str:
     return f"{len(results)} run{'' if len(results) == 1 else 's'}: {', '.join(parts) or 'nothing ran'}"
 
 
+def case(result: Result) -> Case:
+    """One run for a test system."""
+    findings = decisive(result)
+    details: list[str] = []
+    for finding in findings:
+        details.append(f"{finding.check} ({finding.verdict}): {finding.why}")
+        details += [f"  {line}" for line in finding.detail]
+    return Case(
+        title(result),
+        result.file,
+        result.verdict,
+        result.seconds,
+        why(result),
+        [f"{finding.check}: {finding.why}" for finding in findings],
+        details,
+        result.again,
+        parameters(result.params),
+    )
+
+
 def exit_status(results: Sequence[Result]) -> int:
     """0 all passed · 1 some failed · 3 some unknown, none failed · 4 nothing could run here."""
-    verdicts = {result.verdict for result in results}
-    for verdict, status in (("fail", 1), ("unknown", 3), ("pass", 0)):
-        if verdict in verdicts:
-            return status
-    return 4
+    return status_of(result.verdict for result in results)
+
+
+def status_of(verdicts: Iterable[Verdict]) -> int:
+    """The exit status that these verdicts make together."""
+    found = set(verdicts)
+    worst: tuple[tuple[Verdict, int], ...] = (("fail", 1), ("unknown", 3), ("pass", 0))
+    return next((status for verdict, status in worst if verdict in found), 4)
