@@ -44,6 +44,7 @@ class Params:
     family: Family | None = None
     disk: str = "keep"
     dad: bool = False
+    apart: bool = False  # of a disk that loses writes, /var is a disk of its own; `sim conform` asks for it
 
 
 @dataclass(frozen=True)

@@ -247,7 +247,8 @@ class Disk:
     def mount(self, at: str) -> None:
         """Mount the disk below `at`; called by the machine in its own mount namespace."""
         if self.privileged:
-            self._overlay(self.layers[0], at)
+            for layer in self.layers:
+                self._overlay(layer, os.path.join(at, layer.at))
             self._submounts(at)
             return
         kernel.mount("tmpfs", at, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=0755")
@@ -280,35 +281,26 @@ class Disk:
 
     def _submounts(self, at: str) -> None:
         """Where the root tree has file systems of its own (/usr, /home), show them read-only."""
+        own = {layer.at for layer in self.layers}
         for name in _FOLDERS[1:]:
             path = os.path.join(self.root, name)
-            if os.path.ismount(path):
+            if name not in own and os.path.ismount(path):
                 kernel.mount(path, os.path.join(at, name), flags=kernel.MS_BIND)
                 read_only(os.path.join(at, name))
 
     @property
-    def medium(self) -> str:
-        """A folder on the same file system, which the machine does not see."""
-        return os.path.dirname(self.home)
+    def media(self) -> tuple[str, ...]:
+        """A folder on each file system that it lies on, which the machine does not see."""
+        return (os.path.dirname(self.home),)
 
     def fill(self, full: bool) -> None:
         """Leave no block for the machine (True), or all that there was (False)."""
-        filler = os.path.join(self.medium, "filler")
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(filler)
-        if not full:
-            return
-        descriptor = os.open(filler, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            size, chunk = 0, 1 << 26
-            while chunk >= 512:
-                try:
-                    os.posix_fallocate(descriptor, size, chunk)
-                    size += chunk
-                except OSError:
-                    chunk //= 2
-        finally:
-            os.close(descriptor)
+        for medium in self.media:
+            filler = os.path.join(medium, "filler")
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(filler)
+            if full:
+                _take_all(filler)
 
     def close(self) -> None:
         """Let it go; only while the machine is off."""
@@ -328,15 +320,31 @@ class Disk:
 
     def walk(self, below: str) -> Iterator[tuple[str, str, str]]:
         """All that was ever written below a folder: (absolute path in the machine, upper path, lower path)."""
+        below = below.strip("/")
         for layer in self.layers:
-            start = os.path.join(layer.upper, below[len(layer.at) :].strip("/") if layer.at else below.strip("/"))
-            if layer.at and not (below.strip("/") + "/").startswith(layer.at + "/"):
+            start = os.path.join(layer.upper, below[len(layer.at) :].strip("/") if layer.at else below)
+            if layer.at and not (below + "/").startswith(layer.at + "/"):
                 continue
             for folder, folders, names in os.walk(start):
                 for name in folders + names:
                     upper = os.path.join(folder, name)
                     inner = os.path.relpath(upper, layer.upper)
                     yield "/" + os.path.join(layer.at, inner), upper, os.path.join(layer.lower, inner)
+
+
+def _take_all(path: str) -> None:
+    """A new file that takes all the room that its file system has."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        size, chunk = 0, 1 << 26
+        while chunk >= 512:
+            try:
+                os.posix_fallocate(descriptor, size, chunk)
+                size += chunk
+            except OSError:
+                chunk //= 2
+    finally:
+        os.close(descriptor)
 
 
 def _copy_one(source: str, target: str) -> None:

@@ -16,15 +16,16 @@ import shutil
 import stat
 import struct
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from sim.errors import LabError, Missing
 from sim.scenario import FileText
 from sim.world import kernel, sandbox
-from sim.world.disk import Disk
+from sim.world.disk import Disk, Layer
 
 SIZE_MIB = 48
 OPTIONS = "noauto_da_alloc,commit=600"
+_VAR = ".var"
 
 _LOOP_CTL_GET_FREE, _LOOP_CONFIGURE = 0x4C82, 0x4C0A  # linux/loop.h
 _AUTOCLEAR = 4
@@ -44,77 +45,123 @@ def missing() -> str | None:
     return None
 
 
-class ImageDisk(Disk):
-    """A `Disk` on an ext4 image. Attached whenever it is in use; `cut` is a power cut."""
+class Image:
+    """A file with an ext4 in it, mounted in the laboratory whenever it is in use. `home` is where."""
 
-    def __init__(self, home: str, root: str, size_mib: int = SIZE_MIB) -> None:
-        self.image = f"{home}.img"
+    def __init__(self, home: str, size_mib: int) -> None:
+        self.home = home
+        self.file = f"{home}.img"
         os.makedirs(os.path.dirname(home), exist_ok=True)
-        with open(self.image, "wb") as file:
+        with open(self.file, "wb") as file:
             file.truncate(size_mib << 20)
         options = f"lazy_itable_init=1,hash_seed={_SEED}"
-        words = ["mkfs.ext4", "-q", "-F", "-m", "0", "-U", _SEED, "-O", "^metadata_csum", "-E", options, self.image]
+        words = ["mkfs.ext4", "-q", "-F", "-m", "0", "-U", _SEED, "-O", "^metadata_csum", "-E", options, self.file]
         done = subprocess.run(words, check=False, capture_output=True, text=True)
         if done.returncode:
             raise LabError(f"mkfs.ext4: {done.stderr.strip()}")
-        self.home = home
-        self._attach()
-        super().__init__(f"{home}/disk", root, privileged=True)
+        self.attach()
 
-    def format(self, files: Mapping[str, FileText]) -> None:
-        """As any disk's; a new machine's disk is all on the medium."""
-        super().format(files)
-        _sync(self.image_home)
-
-    @property
-    def image_home(self) -> str:
-        """Where the image is mounted in the laboratory."""
-        return self.image.removesuffix(".img")
-
-    @property
-    def medium(self) -> str:
-        """The root of the image's own file system."""
-        return self.image_home
-
-    def _attach(self) -> None:
-        os.makedirs(self.image_home, exist_ok=True)
-        device, held = _loop(self.image)
+    def attach(self) -> None:
+        """Mount it."""
+        os.makedirs(self.home, exist_ok=True)
+        device, held = _loop(self.file)
         try:
-            kernel.mount(device, self.image_home, "ext4", 0, OPTIONS)
+            kernel.mount(device, self.home, "ext4", 0, OPTIONS)
         finally:
             os.close(held)
 
     def close(self) -> None:
-        """Unmount it and let the image go; only while the machine is off."""
-        kernel.umount(self.image_home, kernel.MNT_DETACH)
-        os.unlink(self.image)
+        """Unmount it and let the file go."""
+        kernel.umount(self.home, kernel.MNT_DETACH)
+        os.unlink(self.file)
+
+    def journal(self) -> None:
+        """Another process fsyncs another file."""
+        fd = os.open(os.path.join(self.home, "fsynced-by-another"), os.O_WRONLY | os.O_CREAT, 0o600)
+        try:
+            os.write(fd, b"x")
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def put(self, copy: str) -> None:
+        """Replace it by a copy. What was not written is lost."""
+        with contextlib.suppress(OSError):
+            kernel.umount(self.home, kernel.MNT_DETACH)
+        # a new file: the old one may still be written to by the file system that is going away
+        os.unlink(self.file)
+        _copy_sparse(copy, self.file)
+        self.attach()
+
+    def sync(self) -> None:
+        """Everything is on the medium."""
+        fd = os.open(self.home, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            kernel.syncfs(fd)
+        finally:
+            os.close(fd)
+
+
+class ImageDisk(Disk):
+    """A `Disk` on an ext4 image. Attached whenever it is in use; `image_now`, a crash and `put` are a power cut.
+
+    `apart`: /var lies on an image of its own, so that what is flushed here need not be flushed there, and no rename
+    leads from one to the other (EXDEV). Both are taken and put back together; a copy's second file ends in `.var`.
+    """
+
+    def __init__(self, home: str, root: str, size_mib: int = SIZE_MIB, apart: bool = False) -> None:
+        self.images = (Image(home, size_mib), *([Image(f"{home}{_VAR}", size_mib)] if apart else []))
+        super().__init__(f"{home}/disk", root, privileged=True)
+
+    def _plan_layers(self, etc: str | None) -> Iterator[Layer]:
+        yield from super()._plan_layers(etc)
+        for image in self.images[1:]:
+            lower = os.path.join(self.root, "var")
+            if not os.path.isdir(lower) or os.path.islink(lower):
+                raise LabError(f"{lower} is no folder: it cannot be a disk of its own")
+            yield Layer("var", lower, f"{image.home}/disk/upper", f"{image.home}/disk/work")
+
+    def format(self, files: Mapping[str, FileText]) -> None:
+        """As any disk's; a new machine's disk is all on the medium."""
+        super().format(files)
+        self.sync()
+
+    @property
+    def image(self) -> str:
+        """The file of the image, of which there is one at least."""
+        return self.images[0].file
+
+    @property
+    def media(self) -> tuple[str, ...]:
+        """The root of each image's own file system."""
+        return tuple(image.home for image in self.images)
+
+    def close(self) -> None:
+        """Unmount it and let the images go; only while the machine is off."""
+        for image in self.images:
+            image.close()
 
     def image_now(self, to: str, journal: bool) -> None:
         """What a power cut at this instant leaves. `journal`: after another process has fsynced another file, which
         writes the journal out, but not delayed data."""
-        if journal:
-            path = os.path.join(self.image_home, "fsynced-by-another")
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
-            try:
-                os.write(fd, b"x")
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-        _copy_sparse(self.image, to)
+        for image in self.images if journal else ():
+            image.journal()
+        for image, copy in zip(self.images, self._copies(to), strict=True):
+            _copy_sparse(image.file, copy)
 
     def put(self, image: str) -> None:
-        """Replace the disk by an image; only while the machine is off. What was not written is lost."""
-        with contextlib.suppress(OSError):
-            kernel.umount(self.image_home, kernel.MNT_DETACH)
-        # a new file: the old one may still be written to by the file system that is going away
-        os.unlink(self.image)
-        _copy_sparse(image, self.image)
-        self._attach()
+        """Replace the disk by what `image_now` took; only while the machine is off. What was not written is lost."""
+        for one, copy in zip(self.images, self._copies(image), strict=True):
+            one.put(copy)
         self._clear_work()
+
+    def _copies(self, name: str) -> tuple[str, ...]:
+        return (name, f"{name}{_VAR}")[: len(self.images)]
 
     def sync(self) -> None:
         """Everything is on the medium, as after a clean shutdown."""
-        _sync(self.image_home)
+        for image in self.images:
+            image.sync()
 
     def fingerprint(self) -> str:
         """The same for two images if, and only if, a machine cannot tell them apart: names, inodes, times, content."""
@@ -176,14 +223,6 @@ def _loop(image: str) -> tuple[str, int]:
         os.close(backing)
         os.close(control)
     raise Missing("no free loop device")
-
-
-def _sync(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        kernel.syncfs(fd)
-    finally:
-        os.close(fd)
 
 
 def _copy_sparse(source: str, target: str) -> None:

@@ -62,7 +62,7 @@ class Lab:
             kernel.mount("tmpfs", medium, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, f"mode=0755,size={DISK_MIB}m")
             home = f"{medium}/{name}"
             if plan.params.disk == "lose-unsynced" and name == plan.subject:
-                disk: Disk = ImageDisk(home, machine.root)
+                disk: Disk = ImageDisk(home, machine.root, apart=plan.params.apart)
             else:
                 disk = Disk(home, machine.root, privileged, copies.get(machine.root))
             programs = stacks.get(machine.stack).programs
