@@ -23,7 +23,7 @@ def fault(context: Context, step: Step) -> Done:
     """Calls fail during the next step of the machine; or its disk is full, read-only or normal from now on."""
     machine = context.machine(step.on or "")
     if step.args.get("disk"):
-        _set_disk(machine, step.args["disk"])
+        set_disk(machine, step.args["disk"])
         return Done()
     first, last = _which(str(step.args.get("at") or "every"))
     calls = tuple(name for group in step.args.get("call") or () for name in GROUPS[group])
@@ -58,7 +58,8 @@ def faulty(context: Context, machine: Machine) -> Iterator[None]:
         raise LabError("the fault was never met: fewer calls than that changed the disk")
 
 
-def _set_disk(machine: Machine, state: str) -> None:
+def set_disk(machine: Machine, state: str) -> None:
+    """full | read-only | normal, from now on. Raises LabError."""
     machine.disk.fill(state == "full")
     machine.disk.writable = state != "read-only"
     if not machine.on:
@@ -111,7 +112,7 @@ def kill(context: Context, step: Step) -> Done:
     return Done(output=f"{hit} processes")
 
 
-def _barrier(commands: Sequence[str]) -> str:
+def barrier(commands: Sequence[str]) -> str:
     """A shell script that starts all commands at one instant and prints their exit statuses in order.
 
     Each waits for the end of a fifo of its own. Opening it for writing waits until the command's shell has opened it
@@ -138,7 +139,7 @@ def race(context: Context, step: Step) -> Done:
         raise LabError(f"the mechanism {mechanism.name} does not offer all of {', '.join(step.args['verbs'])}")
     before = context.read(name)
     context.changed_picture(name)
-    done = machine.run(_barrier(commands), VERB_S)
+    done = machine.run(barrier(commands), VERB_S)
     statuses = [int(word) for word in done.output.split()[-len(commands) :] if word.isdigit()]
     if done.timed_out or len(statuses) != len(commands):
         return Done("refused", done.status, 0, done.output, ("the verbs did not all end",))

@@ -15,7 +15,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pyroute2 import IPRoute
+from pyroute2.netlink.rtnl import RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE
+from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 
+from sim.errors import LabError
 from sim.events import State
 from sim.world import kernel
 from sim.world.disk import EMPTY_FOLDERS, NO_FILES, Disk
@@ -63,6 +66,7 @@ _SCOPES = {0: "global", 200: "site", 253: "link", 254: "host", 255: "nowhere"}
 _TYPES = {2: "local", 3: "broadcast", 4: "anycast", 5: "multicast", 6: "blackhole", 7: "unreachable", 8: "prohibit"}
 _PROTOCOLS = {2: "kernel", 3: "boot", 4: "static", 9: "ra", 16: "dhcp"}
 _FAMILIES = {2: "v4", 10: "v6"}
+_CLONED = 0x200  # RTM_F_CLONED: the cache
 _RULE_ACTIONS = {6: "blackhole", 7: "unreachable", 8: "prohibit"}
 RANDOM = "random"
 
@@ -94,7 +98,8 @@ def read_configuration(
     """The half of `read_state` that is on the disk: `files` and `others`. The machine may be off."""
     found: dict[str, dict[str, Any]] = {"files": {}, "others": {}}
     for path, entry in read_files(disk, excluded):
-        found["files" if is_configuration(path, patterns, ignored) else "others"][path] = entry
+        file = entry["type"] in ("file", "symlink", "absent") and is_configuration(path, patterns, ignored)
+        found["files" if file else "others"][path] = entry
     return found
 
 
@@ -106,6 +111,32 @@ def is_configuration(path: str, patterns: Sequence[str], ignored: Sequence[str])
     return any(
         path.count("/") == pattern.count("/") and fnmatch.fnmatchcase(path, pattern) for pattern in patterns
     )  # fmt: skip
+
+
+def seen_at_boot(machine: Machine) -> tuple[tuple[str, ...], tuple[str, ...], bool]:
+    """What a boot has put into the kernel, also what it has taken away again: addresses, routes, and whether more
+    happened than could be heard. The machine must have been told to listen (`listen_at_boot`), else LabError.
+
+    In the words of `State`: `eth0 v4: 192.0.2.10/24 scope global`, `v4 main: default via 192.0.2.1 dev eth0 proto boot`.
+    """
+    listener = machine.running.listener
+    if listener is None:
+        raise LabError(f"{machine.plan.name} was not listened to while it booted")
+    heard = listener.take()
+    addresses: set[str] = set()
+    routes: set[str] = set()
+    names = dict(heard.names)
+    for data in heard.messages:
+        for message in MarshalRtnl().parse(data):
+            kind = message["header"]["type"]
+            if kind == RTM_NEWLINK:
+                names[message["index"]] = message.get_attr("IFLA_IFNAME") or names.get(message["index"], "?")
+            elif kind == RTM_NEWADDR:
+                name, family = names.get(message["index"], "?"), _FAMILIES.get(message["family"], "?")
+                addresses.add(f"{name} {family}: {_address_words(message, name)}")
+            elif kind == RTM_NEWROUTE and not message["flags"] & _CLONED:
+                routes.add(f"{_table(message)}: {_route_words(message, names)}")
+    return tuple(sorted(addresses)), tuple(sorted(routes)), heard.overflow
 
 
 # -- files -------------------------------------------------------------------------------------------------------
@@ -253,40 +284,51 @@ def _addresses(ip: IPRoute, names: Mapping[int, str], unsettled: list[str]) -> d
     found: dict[str, dict[str, list[str]]] = {}
     for message in ip.get_addr():
         name, family = names.get(message["index"], "?"), _FAMILIES.get(message["family"], "?")
-        flags = message.get_attr("IFA_FLAGS") or message["flags"]
-        address = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
-        words = [f"{address}/{message['prefixlen']}"]
-        if message.get_attr("IFA_LOCAL") and message.get_attr("IFA_ADDRESS") != address:
-            words.append(f"peer {message.get_attr('IFA_ADDRESS')}")
-        if message.get_attr("IFA_BROADCAST"):
-            words.append(f"brd {message.get_attr('IFA_BROADCAST')}")
-        words.append(f"scope {_SCOPES.get(message['scope'], message['scope'])}")
-        for bit, word in ((0x01, "secondary"), (0x08, "dadfailed"), (0x20, "deprecated"), (0x200, "noprefixroute")):
-            if flags & bit:
-                words.append(word)
-        if not flags & 0x80:
-            words.append("dynamic")
-        if flags & 0x40:
-            unsettled.append(f"{name}: {words[0]} is tentative")
-        if message.get_attr("IFA_LABEL") not in (None, name):
-            words.append(f"label {message.get_attr('IFA_LABEL')}")
-        found.setdefault(name, {}).setdefault(family, []).append(" ".join(words))
+        words = _address_words(message, name)
+        if _flags(message) & 0x40:
+            unsettled.append(f"{name}: {words.split()[0]} is tentative")
+        found.setdefault(name, {}).setdefault(family, []).append(words)
     for families in found.values():
         if "v6" in families:  # the order of IPv6 addresses is that of scope and time; only IPv4's has a meaning
             families["v6"].sort()
     return found
 
 
+def _flags(message: Any) -> int:
+    return int(message.get_attr("IFA_FLAGS") or message["flags"])
+
+
+def _address_words(message: Any, name: str) -> str:
+    flags = _flags(message)
+    address = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+    words = [f"{address}/{message['prefixlen']}"]
+    if message.get_attr("IFA_LOCAL") and message.get_attr("IFA_ADDRESS") != address:
+        words.append(f"peer {message.get_attr('IFA_ADDRESS')}")
+    if message.get_attr("IFA_BROADCAST"):
+        words.append(f"brd {message.get_attr('IFA_BROADCAST')}")
+    words.append(f"scope {_SCOPES.get(message['scope'], message['scope'])}")
+    for bit, word in ((0x01, "secondary"), (0x08, "dadfailed"), (0x20, "deprecated"), (0x200, "noprefixroute")):
+        if flags & bit:
+            words.append(word)
+    if not flags & 0x80:
+        words.append("dynamic")
+    if message.get_attr("IFA_LABEL") not in (None, name):
+        words.append(f"label {message.get_attr('IFA_LABEL')}")
+    return " ".join(words)
+
+
 def _routes(ip: IPRoute, names: Mapping[int, str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for family, number in (("v4", 2), ("v6", 10)):
+    for number in _FAMILIES:
         for message in ip.get_routes(family=number):
-            if message["flags"] & 0x200:  # RTM_F_CLONED: the cache
-                continue
-            table = message.get_attr("RTA_TABLE") or message["table"]
-            key = f"{family} {_TABLES.get(table, table)}"
-            found.setdefault(key, []).append(_route_words(message, names))
+            if not message["flags"] & _CLONED:
+                found.setdefault(_table(message), []).append(_route_words(message, names))
     return {key: sorted(routes) for key, routes in found.items()}
+
+
+def _table(message: Any) -> str:
+    table = message.get_attr("RTA_TABLE") or message["table"]
+    return f"{_FAMILIES.get(message['family'], '?')} {_TABLES.get(table, table)}"
 
 
 def _route_words(message: Any, names: Mapping[int, str]) -> str:

@@ -12,7 +12,22 @@ from typing import Any
 
 from sim.document import Node, nearest, shown
 from sim.scenario import Step
-from sim.shape import FLAG, INVALID, LINE, Choice, Context, Defined, Field, ListOf, MapOf, Record, Schema, Shape, Text, Whole
+from sim.shape import (
+    FLAG,
+    INVALID,
+    LINE,
+    Choice,
+    Context,
+    Defined,
+    Field,
+    ListOf,
+    MapOf,
+    Record,
+    Schema,
+    Shape,
+    Text,
+    Whole,
+)
 
 VERBS = ("begin", "commit", "rollback", "boot")
 STATUSES = {
@@ -20,6 +35,12 @@ STATUSES = {
     "refused": "the mechanism's wrong-state",
     "failed": "any but 0",
     "any": "whatever it is",
+}
+ODD = {
+    "space": "a space",
+    "newline": "a newline",
+    "glob": "glob characters",
+    "bytes": "bytes that are no UTF-8",
 }
 CHANGES = {
     "standard": "content, same-length, removed and added at once",
@@ -52,11 +73,9 @@ CHANGES = {
     "pipe-there": "a named pipe whose name fits is there all the time",
     "pipe-added": "a named pipe whose name fits is added",
     "elsewhere": "files elsewhere below /etc are written, added and removed",
-    **{f"{odd}-there": f"a file with {what} in its name gets other content" for odd, what in
-       (("space", "a space"), ("newline", "a newline"), ("glob", "glob characters"), ("bytes", "bytes that are no UTF-8"))},
-    **{f"{odd}-added": f"a file with {what} in its name is added" for odd, what in
-       (("space", "a space"), ("newline", "a newline"), ("glob", "glob characters"), ("bytes", "bytes that are no UTF-8"))},
-}  # fmt: skip
+    **{f"{odd}-there": f"a file with {what} in its name gets other content" for odd, what in ODD.items()},
+    **{f"{odd}-added": f"a file with {what} in its name is added" for odd, what in ODD.items()},
+}
 """Kinds of change. Each has files of its own, which are there from the start of a list of steps that names it."""
 
 EXPECTED = {
@@ -66,7 +85,7 @@ EXPECTED = {
     "whole": "it is exactly old or exactly new",
     "each-whole": "each file is wholly old or wholly new",
     "promised": "it is what the one verb that exited with 0 promises: new after commit, old after rollback",
-    "untouched": "every configuration file has the inode, modification and change time that it had before the last verb",
+    "untouched": "each configuration file has the inode, modification and change time that it had before the last verb",
     "kept": "files that nobody touched since begin have the inode and modification time that they had then",
     "spared": "as old, but files with odd names that were added may be there or not",
     "pruned": "the mechanism's state holds no more files than 50 copies of the configuration would",

@@ -5,6 +5,7 @@ Numbers come from libseccomp, so that the table holds on every architecture. Sou
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import re
 from dataclasses import dataclass
@@ -61,6 +62,18 @@ DISK_CALLS: dict[str, Call] = {
     ]
 }
 
+READING_CALLS: dict[str, Call] = {
+    call.name: call
+    for call in [
+        *_path("stat", "lstat", "access", "readlink", "getxattr", "lgetxattr", "listxattr", "llistxattr"),
+        *_at("newfstatat", "faccessat", "faccessat2", "readlinkat", "statx"),
+        *_fd("fstat", "read", "pread64", "readv", "preadv", "preadv2", "getdents", "getdents64"),
+        *_fd("fgetxattr", "flistxattr"),
+        *[DISK_CALLS[name] for name in ("open", "openat", "openat2")],
+    ]
+}
+"""Calls that list, look at or read files; only a filter that was asked to knows of them."""
+
 GROUPS: dict[str, tuple[str, ...]] = {
     "open": ("open", "openat", "openat2", "creat"),
     "write": ("write", "pwrite64", "writev", "pwritev", "pwritev2", "sendfile", "copy_file_range", "splice", "ioctl"),
@@ -110,3 +123,15 @@ def changes(flags: int, exists: bool, size: int) -> bool:
         return True
     writes = flags & os.O_ACCMODE in (os.O_WRONLY, os.O_RDWR)
     return bool(flags & os.O_TRUNC and exists and size and writes)
+
+
+def below(path: str, patterns: tuple[str, ...]) -> bool:
+    """Whether an absolute path is one of these (shell patterns; `*` does not cross a slash); one that ends in `/` means
+    a folder with all that is below it."""
+    for pattern in patterns:
+        if pattern.endswith("/"):
+            if path == pattern[:-1] or path.startswith(pattern):
+                return True
+        elif path.count("/") == pattern.count("/") and fnmatch.fnmatchcase(path, pattern):
+            return True
+    return False

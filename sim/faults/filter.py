@@ -15,7 +15,7 @@ import struct
 from dataclasses import dataclass
 
 from sim.errors import Missing
-from sim.faults.calls import DISK_CALLS, FICLONE
+from sim.faults.calls import DISK_CALLS, FICLONE, READING_CALLS
 
 _ALLOW = 0x7FFF0000
 _NOTIFY = 0x7FC00000
@@ -75,20 +75,24 @@ def missing() -> str | None:
 
 
 @functools.cache
-def _numbers() -> dict[int, str]:
+def _numbers(reading: bool = True) -> dict[int, str]:
     """System call number -> name, for this architecture; calls that it does not have are left out."""
     resolve = _library().seccomp_syscall_resolve_name
-    numbers = {resolve(name.encode()): name for name in (*DISK_CALLS, "ioctl", "io_uring_setup")}
+    names = (*DISK_CALLS, *(READING_CALLS if reading else ()), "ioctl", "io_uring_setup")
+    numbers = {resolve(name.encode()): name for name in names}
     return {number: name for number, name in numbers.items() if number >= 0}
 
 
 def prepare() -> None:
     """Load the library and look the numbers up, so that PID 1 has them when it forks off."""
-    _numbers()
+    for reading in (False, True):
+        _numbers(reading)
 
 
-def load() -> int:
+def load(reading: bool = False) -> int:
     """Put the filter on this process and all that it starts. Returns the descriptor for the supervisor.
+
+    `reading`: calls that only read ask too (slower: there are many).
 
     io_uring_setup(2) fails with ENOSYS: what goes through a ring would not be seen. no_new_privs is not set, so that
     set-uid helpers work; that needs CAP_SYS_ADMIN in the machine's user namespace. Raises OSError.
@@ -97,7 +101,7 @@ def load() -> int:
     context = library.seccomp_init(_ALLOW)
     try:
         library.seccomp_attr_set(context, _CTL_NNP, 0)
-        for number, name in _numbers().items():
+        for number, name in _numbers(reading).items():
             if name == "io_uring_setup":
                 _rule(context, 0x00050000 | errno.ENOSYS, number)
             elif name == "ioctl":

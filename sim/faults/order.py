@@ -32,7 +32,9 @@ class Order:
     """What the supervisor shall do. `stop`: the key of the point before which everything stands still.
 
     `error`: the errno with which calls named in `calls` (none: all) fail: those from `first` to `last` (None: to the
-    end), counted among the calls that match. `below`: only calls on paths below one of these.
+    end), counted among the calls that match; or the call at the point `fail_at`, and with `onward` all that follow.
+    `reading`: the calls that count are those that list, look at or read these paths (`sim.faults.calls.below`); empty:
+    those that change the disk.
     """
 
     record: bool = False
@@ -42,3 +44,6 @@ class Order:
     calls: tuple[str, ...] = ()
     first: int = 1
     last: int | None = None
+    fail_at: tuple[str, int] | None = None
+    onward: bool = False
+    reading: tuple[str, ...] = ()

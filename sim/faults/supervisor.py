@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from sim.faults import filter as seccomp
-from sim.faults.calls import CREATE, DISK_CALLS, REGULAR_ONLY, Call, changes, masked
+from sim.faults.calls import CREATE, DISK_CALLS, READING_CALLS, REGULAR_ONLY, Call, below, changes, masked
 from sim.faults.filter import Notification
 from sim.faults.lines import Lines
 from sim.faults.order import Order, Point
@@ -69,6 +69,12 @@ class Supervisor:
         self._acknowledged()
         return self.points
 
+    def release(self) -> None:
+        """What stands still before its point goes on."""
+        self.stopped = None
+        self.socket.send(json.dumps({"do": "release"}).encode())
+        self._acknowledged()
+
     def hear(self) -> None:
         """Take in one message (call it when `socket` is readable)."""
         message = json.loads(self.socket.recv(1 << 20) or b'{"event": "gone"}')
@@ -109,6 +115,7 @@ class _Count:
     order: Order
     number: int = 0
     matching: int = 0
+    failing: bool = False
     seen: dict[tuple[int, str], str] = field(default_factory=dict)  # (process, masked command) -> key
     occurrences: dict[str, int] = field(default_factory=dict)
     nth: dict[str, int] = field(default_factory=dict)
@@ -152,10 +159,17 @@ class _Loop:
             if self.descriptor >= 0:
                 os.close(self.descriptor)
             self.descriptor, self.mounts, self.flying = fds[0], frozenset(message["mounts"]), None
+            self.held.clear()
         elif message["do"] == "arm":
             order = message["order"]
             order["stop"] = tuple(order["stop"]) if order["stop"] else None
+            order["fail_at"] = tuple(order["fail_at"]) if order["fail_at"] else None
+            order["reading"] = tuple(order["reading"])
             self.count = _Count(Order(**{**order, "calls": tuple(order["calls"])}))
+        elif message["do"] == "release":
+            for waiting in self.held:
+                seccomp.let_go(self.descriptor, waiting)
+            self.held.clear()
         else:
             self.count = None
         self._say(event="ok")
@@ -169,13 +183,14 @@ class _Loop:
         if waiting is None:
             return
         try:
-            path = self._on_disk(waiting) if self.count is not None else None
+            path = self._counted(waiting, self.count.order) if self.count is not None else None
         except OSError:  # its process died while it was looked at
             path = None
         if self.count is None or path is None:
             seccomp.let_go(self.descriptor, waiting)
             return
-        self._wait_returned(waiting)
+        if not self.count.order.reading:
+            self._wait_returned(waiting)
         self._point(self.count, waiting, path)
 
     def _point(self, count: _Count, waiting: Notification, path: str) -> None:
@@ -189,16 +204,27 @@ class _Loop:
         if order.record:
             self._say(event="point", **asdict(point))
         if point.key == order.stop or point.number == order.stop_number:
+            self.held.append(waiting)
             self._say(event="stopped", **asdict(point))
-            return  # it waits until the machine is killed
-        if order.error is not None and (not order.calls or waiting.name in order.calls):
+            return  # it waits until it is released or killed
+        if point.key == order.fail_at:
+            count.failing = True
+        if count.failing and order.error is not None:
+            count.failing = order.onward
+            self._fail(waiting, order.error)
+            return
+        counted = order.fail_at is None and (not order.calls or waiting.name in order.calls)
+        if order.error is not None and counted:
             count.matching += 1
             if order.first <= count.matching and (order.last is None or count.matching <= order.last):
-                self._say(event="injected")
-                seccomp.fail(self.descriptor, waiting, order.error)
+                self._fail(waiting, order.error)
                 return
         self.flying = (waiting.process, waiting.name)
         seccomp.let_go(self.descriptor, waiting)
+
+    def _fail(self, waiting: Notification, number: int) -> None:
+        self._say(event="injected")
+        seccomp.fail(self.descriptor, waiting, number)
 
     def _key(self, count: _Count, process: int, command: str) -> str:
         found = count.seen.get((process, command))
@@ -228,6 +254,24 @@ class _Loop:
         self.flying = None
 
     # -- what a call is about ------------------------------------------------------------------------------------
+
+    def _counted(self, waiting: Notification, order: Order) -> str | None:
+        """The path that the call is about when it is one of those that count; else None."""
+        if not order.reading:
+            return self._on_disk(waiting) if waiting.name in DISK_CALLS or waiting.name == "ioctl" else None
+        call = READING_CALLS.get(waiting.name)
+        if call is None:
+            return None
+        empty = waiting.name in ("newfstatat", "statx", "readlinkat") and not _string(
+            waiting.process, waiting.arguments[1]
+        )
+        if call.fd is not None or empty:  # an empty path: AT_EMPTY_PATH
+            path = os.readlink(f"/proc/{waiting.process}/fd/{_signed(waiting.arguments[call.fd or 0])}")
+        else:
+            base, index = call.paths[0]
+            folder = None if base is None else _signed(waiting.arguments[base])
+            path = _absolute(waiting.process, folder, _string(waiting.process, waiting.arguments[index]))
+        return path if below(path, order.reading) else None
 
     def _on_disk(self, waiting: Notification) -> str | None:
         """The path that the call changes when it is on the machine's disk and the call changes it; else None."""

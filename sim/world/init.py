@@ -7,6 +7,7 @@ reaps every orphan, and lends its loaded interpreter to the programs of the embe
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import json
@@ -56,6 +57,7 @@ class Boot:
     builtins: Mapping[str, Callable[[Sequence[str]], int]] = field(default_factory=dict)
     services: Mapping[str, Callable[[], None]] = field(default_factory=dict)  # started in the late phase
     sysctls: Mapping[str, str] = field(default_factory=dict)
+    reading: bool = False  # the filter knows of calls that only read, too
     watched: bool = False  # under the filter of `sim.faults`; PID 1 then waits after the boot hook to be told "on"
 
 
@@ -136,6 +138,10 @@ class Init:
                 self._exec(message, fds)
             case "kill":
                 self._kill(self.jobs.get(message["job"], 0), signal.SIGKILL)
+            case "kill-all":
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(-1, message["signal"])  # all but this process, at once
+                self.say(event="killed-all")
             case "shutdown":
                 self.stopping = True
         for fd in fds:
@@ -332,7 +338,7 @@ def become(boot: Boot, control: socket.socket) -> NoReturn:
     if boot.watched:
         from sim.faults import filter as seccomp  # only then is libseccomp needed
 
-        fds = [seccomp.load()]
+        fds = [seccomp.load(boot.reading)]
     socket.send_fds(control, [json.dumps({"event": "ready"}).encode()], fds)
     for fd in fds:
         os.close(fd)

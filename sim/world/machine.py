@@ -25,6 +25,7 @@ from sim.planned import MachinePlan
 from sim.world import init, kernel, root
 from sim.world.disk import Disk
 from sim.world.init import Boot
+from sim.world.listen import Listener
 from sim.world.network import Switch
 
 _UNLOCK, _NUMBER = 0x40045431, 0x80045430  # TIOCSPTLCK, TIOCGPTN: ioctl_tty(2)
@@ -42,6 +43,15 @@ class Completed:
     timed_out: bool = False
 
 
+@dataclass(frozen=True)
+class Job:
+    """A program that was started: its number, a descriptor with its output, when it began (monotonic)."""
+
+    number: int
+    output: int
+    began: float
+
+
 @dataclass
 class Running:
     """What exists only while the machine is on."""
@@ -52,7 +62,9 @@ class Running:
     netns: int
     ready: bool = False
     booted: bool = False
+    killed_all: bool = False
     filter: int = -1
+    listener: Listener | None = None
     exits: dict[int, int] = field(default_factory=dict)
 
     @functools.cached_property
@@ -65,6 +77,8 @@ class Running:
         """Let go of all that keeps the namespaces."""
         if "ip" in vars(self):
             self.ip.close()
+        if self.listener is not None:
+            self.listener.close()
         self.control.close()
         os.close(self.netns)
         os.close(self.pidfd)
@@ -83,6 +97,8 @@ class Machine:
     ) -> None:
         self.plan = plan
         self.supervisor: Supervisor | None = None
+        self.reading = False  # the filter of the next boot knows of calls that only read, too
+        self.listen_at_boot = False  # what the next boots do to addresses and routes is heard: `sim.observe.heard`
         self.without: frozenset[str] = frozenset()  # phases whose command the next boot leaves out
         self.disk = disk
         self.boots = 0
@@ -118,7 +134,7 @@ class Machine:
         self.boots += 1
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         boot = self._make_boot(self.plan)
-        boot = replace(boot, watched=self.supervisor is not None)
+        boot = replace(boot, watched=self.supervisor is not None, reading=self.reading)
         phases = [replace(phase, command="") if phase.name in self.without else phase for phase in boot.phases]
         boot = replace(boot, phases=phases)
         process = _start(lambda: self._inside(boot, theirs))
@@ -133,6 +149,8 @@ class Machine:
             raise LabError(f"{self.plan.name} did not build its root within {START_S:g} s")
         for port in self.plan.ports:
             self._switches[port.network].attach(self.plan.name, port.name, port.mac, running.netns)
+        if self.listen_at_boot:
+            running.listener = Listener(running.netns)
         if self.supervisor is not None and running.filter >= 0:
             self.supervisor.watch(running.filter, disk_mounts(running.process))
             os.close(running.filter)
@@ -190,22 +208,50 @@ class Machine:
 
     def execute(self, words: Sequence[str], timeout_s: float) -> Completed:
         """A program in the machine, started by its PID 1 in a session of its own."""
+        job = self.start(words)
+        timed_out = not self.wait_for(job, timeout_s)
+        return self.completed(job, timed_out)
+
+    def start(self, words: Sequence[str]) -> Job:
+        """As `execute`, but it is not waited for. End it by `completed`."""
         running = self.running
         self._jobs += 1
-        job = self._jobs
         output = os.memfd_create("output", os.MFD_CLOEXEC)
-        began = time.monotonic()
+        message = json.dumps({"do": "exec", "job": self._jobs, "words": list(words)}).encode()
+        socket.send_fds(running.control, [message], [output])
+        return Job(self._jobs, output, time.monotonic())
+
+    def wait_for(self, job: Job, timeout_s: float) -> bool:
+        """Until it has ended, or everything stands still (`stopped`); False when the time is over."""
+        running = self.running
+        return self._pump(lambda: job.number in running.exits or self.stopped, timeout_s)
+
+    def ended(self, job: Job) -> bool:
+        """Whether it has ended, as far as was heard."""
+        return job.number in self.running.exits
+
+    def completed(self, job: Job, timed_out: bool = False) -> Completed:
+        """What became of it; when it has timed out, it is killed."""
+        running = self.running
         try:
-            message = json.dumps({"do": "exec", "job": job, "words": list(words)}).encode()
-            socket.send_fds(running.control, [message], [output])
-            timed_out = not self._pump(lambda: job in running.exits or self.stopped, timeout_s)
             if timed_out:
-                running.control.send(json.dumps({"do": "kill", "job": job}).encode())
-                self._pump(lambda: job in running.exits, START_S)
-            text = os.pread(output, 1 << 20, 0).decode("utf-8", "replace")
+                running.control.send(json.dumps({"do": "kill", "job": job.number}).encode())
+                self._pump(lambda: job.number in running.exits, START_S)
+            text = os.pread(job.output, 1 << 20, 0).decode("utf-8", "replace")
         finally:
-            os.close(output)
-        return Completed(running.exits.pop(job, -9), text, time.monotonic() - began, timed_out)
+            os.close(job.output)
+        return Completed(running.exits.pop(job.number, -9), text, time.monotonic() - job.began, timed_out)
+
+    def kill_all(self, number: int) -> None:
+        """A signal to every process but PID 1, at once; what stood still before a point goes on, or dies."""
+        running = self.running
+        running.killed_all = False
+        running.control.send(json.dumps({"do": "kill-all", "signal": number}).encode())
+        if not self._pump(lambda: running.killed_all, START_S):
+            raise LabError(f"PID 1 of {self.plan.name} sends no signal")
+        if self.supervisor is not None:
+            self.supervisor.disarm()
+            self.supervisor.release()
 
     def on_terminal(self, words: Sequence[str]) -> tuple[int, int]:
         """Start a program on a new terminal of the machine (pts(4)); returns our end of it and the job's number."""
@@ -248,6 +294,8 @@ class Machine:
                 running.ready = True
             case "booted":
                 running.booted = True
+            case "killed-all":
+                running.killed_all = True
             case "phase" if message["phase"] == "pre-network" and self.supervisor is not None:
                 self.supervisor.disarm()
                 running.control.send(b"on")

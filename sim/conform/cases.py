@@ -1,0 +1,182 @@
+"""Requirement files × a mechanism → the cases that are tried, and what each of them varies. Pure but for reading files.
+
+A case is one `tries` entry on one stack and topology; only the subject is there, with its cables. What a case varies
+(`choices`) is known once the verb has been recorded: its points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from sim import stacks, trials
+from sim.conform.family import Family
+from sim.faults.order import Point
+from sim.library import scenario_files, shipped
+from sim.load import load_all
+from sim.plan import expand
+from sim.planned import Params, Plan
+from sim.scenario import Mechanism, Scenario, Step
+
+STACKS = ("ifcfg", "ifupdown")
+"""Those on which a mechanism is tried that does not name the only one it works with."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One list of steps in one world. `index` counts all cases of a run; `skip`, `not_offered`: why it is not tried."""
+
+    index: int
+    requirement: str
+    name: str
+    steps: tuple[Step, ...]
+    plan: Plan
+    stack: str
+    topology: str
+    reading: bool = False
+    skip: str = ""
+    not_offered: str = ""
+
+    @property
+    def where(self) -> str:
+        """In words: what is tried, and where."""
+        words = [self.name, self.stack, self.topology]
+        return " · ".join(words + (["/var apart"] if self.plan.params.apart else []))
+
+    @property
+    def axis(self) -> Step | None:
+        """The step that enumerates."""
+        return trials.axis(self.steps)
+
+    @property
+    def recorded(self) -> str:
+        """The verb that must be recorded to know the choices; empty when none must."""
+        axis = self.axis
+        return str(axis.args["verb"]) if axis is not None and axis.verb in ("interrupt", "fail", "hold") else ""
+
+    @property
+    def enumerates(self) -> bool:
+        """Whether its trials are points, in the sense of reports."""
+        axis = self.axis
+        return axis is not None and axis.verb in ("interrupt", "fail", "hold", "race")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What one trial of a case does at its axis. `words` for people; empty where nothing varies."""
+
+    words: str = ""
+    point: Point | None = None
+    by: str = ""
+    error: str = ""
+    kind: str = ""
+    pattern: str = ""
+
+
+def requirements(folder: str = "") -> list[Scenario]:
+    """The scenarios that state a requirement, by id: those of the folder, default the shipped ones. Raises BadInput."""
+    files = [folder] if folder else [str(file) for file in scenario_files(shipped() / "conformance")]
+    found = [scenario for scenario in load_all(files) if scenario.requirement is not None]
+    return sorted(found, key=lambda one: _order(one.requirement.id if one.requirement else ""))
+
+
+def _order(identity: str) -> tuple[int, str, int]:
+    letters, number = identity.rstrip("0123456789"), identity.lstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    place = "BKMTP".find(letters) if len(letters) == 1 else -1
+    return (place if place >= 0 else 99, letters, int(number or 0))
+
+
+def stacks_for(mechanism: Mechanism) -> tuple[str, ...]:
+    """The stacks on which a mechanism is tried."""
+    return (mechanism.stack,) if mechanism.stack else STACKS
+
+
+def cases_of(scenarios: Sequence[Scenario], mechanism: str) -> list[Case]:
+    """All cases of these requirements, in their order. Raises BadInput."""
+    found: list[Case] = []
+    for scenario in scenarios:
+        for case in _cases(scenario, mechanism):
+            found.append(replace(case, index=len(found)))
+    return found
+
+
+def _cases(scenario: Scenario, mechanism: str) -> Iterator[Case]:
+    requirement = scenario.requirement
+    assert requirement is not None
+    for name, steps in requirement.tries.items():
+        for topology in (scenario.topology, *requirement.topologies):
+            bare = replace(scenario, topology=topology, steps=(), change=None, recover=None)
+            first = expand(bare, {"mechanism": mechanism})[0]
+            for stack in stacks_for(first.mechanism):
+                plan = expand(bare, {"mechanism": mechanism, "stack": stack})[0]
+                for apart in (False, True) if requirement.apart else (False,):
+                    yield _case(requirement.id, name, steps, plan, topology.name, apart)
+
+
+def _case(identity: str, name: str, steps: tuple[Step, ...], plan: Plan, topology: str, apart: bool) -> Case:
+    assert plan.subject is not None
+    cut = any(step.verb == "power-cut" or "power-cut" in step.args.get("by", ()) for step in trials.walk(steps))
+    params = Params(plan.params.stack, plan.params.mechanism, None, None, "lose-unsynced" if cut else "keep")
+    alone = replace(
+        plan,
+        params=replace(params, apart=apart),
+        machines={plan.subject: plan.machines[plan.subject]},
+        flows=(),
+        listeners={},
+    )
+    lacks = [verb for verb in trials.VERBS if verb in trials.verbs_needed(steps) and not getattr(plan.mechanism, verb)]
+    axis = trials.axis(steps)
+    return Case(
+        index=0,
+        requirement=identity,
+        name=name,
+        steps=steps,
+        plan=alone,
+        stack=params.stack,
+        topology=topology,
+        reading=axis is not None and axis.args.get("calls") == "reading",
+        skip=plan.skip or "",
+        not_offered=f"{plan.mechanism.name} does not offer '{lacks[0]}'" if lacks else "",
+    )
+
+
+def variants(case: Case, points: Sequence[Point]) -> list[Variant]:
+    """What the trials of a case do, in order; `points` are those of the recorded verb."""
+    axis = case.axis
+    if axis is None:
+        return [Variant()]
+    found = {"interrupt": _interrupted, "fail": _failed, "hold": _held, "race": _raced}.get(axis.verb)
+    if found is not None:
+        return list(found(axis, points))
+    kinds = axis.args["is"] if axis.verb.startswith("change") else ()
+    if axis.verb == "change-each":
+        return [Variant(kind, kind=kind) for kind in kinds]
+    if axis.verb == "change-each-pattern":
+        patterns = Family(stacks.get(case.stack).patterns).patterns
+        return [Variant(f"{kind}, {one}", kind=kind, pattern=one) for one in patterns for kind in kinds]
+    return [Variant()]
+
+
+def _interrupted(axis: Step, points: Sequence[Point]) -> Iterator[Variant]:
+    for by in axis.args["by"]:
+        how = "a power cut" if by == "power-cut" else f"SIG{by}"
+        for point in points:
+            yield Variant(f"{how} before call {point.number}", point, by)
+        yield Variant(f"{how} after it has returned", None, by)
+
+
+def _failed(axis: Step, points: Sequence[Point]) -> Iterator[Variant]:
+    more = " and all that follow" if axis.args["reach"] == "all-that-follow" else ""
+    for error in axis.args["errors"]:
+        for point in points:
+            yield Variant(f"{error} at call {point.number}{more}", point, error=error)
+
+
+def _held(axis: Step, points: Sequence[Point]) -> Iterator[Variant]:
+    for point in points:
+        yield Variant(f"held before call {point.number}", point)
+
+
+def _raced(axis: Step, points: Sequence[Point]) -> Iterator[Variant]:
+    for number in range(1, axis.args.get("tries", 1) + 1):
+        yield Variant(f"try {number}")
