@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sim.arguments import Choice, chooses, counted, output_file, paths_argument, plans_of, write_out
+from sim.conform_command import conform
 from sim.crash_command import bench, crash
 from sim.errors import BadInput, LabError, Missing, SimError
 
@@ -66,6 +67,7 @@ def program() -> None:
 
 program.add_command(crash)
 program.add_command(bench)
+program.add_command(conform)
 
 
 # -- run --------------------------------------------------------------------------------------------------------

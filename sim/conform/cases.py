@@ -6,6 +6,7 @@ A case is one `tries` entry on one stack and topology; only the subject is there
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -138,6 +139,43 @@ def _case(identity: str, name: str, steps: tuple[Step, ...], plan: Plan, topolog
         skip=plan.skip or "",
         not_offered=f"{plan.mechanism.name} does not offer '{lacks[0]}'" if lacks else "",
     )
+
+
+def plans_of(scenarios: Sequence[Scenario], mechanism: str) -> list[tuple[str, Plan]]:
+    """The runs of the requirements that are scenarios of their own: (id, plan), those that are offered."""
+    found = []
+    for scenario in scenarios:
+        requirement = scenario.requirement
+        if requirement is None or scenario.change is None:
+            continue
+        for topology in (scenario.topology, *requirement.topologies):
+            here = replace(scenario, topology=topology, name=f"{scenario.name} on {topology.name}")
+            stacks_here = stacks_for(expand(here, {"mechanism": mechanism})[0].mechanism)
+            plans = expand(here, {"mechanism": mechanism, "stack": stacks_here})
+            found += [(requirement.id, plan) for plan in plans if plan.not_offered is None]
+    return found
+
+
+def quickly(
+    cases: Sequence[Case], plans: Sequence[tuple[str, Plan]], seed: int, cycles: int
+) -> tuple[list[Case], list[tuple[str, Plan]]]:
+    """A sample: each list of steps in one world, chosen by the seed; shorter cycles; each scenario once."""
+    chooser = random.Random(seed)
+    worlds: dict[tuple[str, str], list[Case]] = {}
+    for case in cases:
+        worlds.setdefault((case.requirement, case.name), []).append(case)
+    chosen = [replace(chooser.choice(group), index=number) for number, group in enumerate(worlds.values())]
+    short = [replace(case, steps=tuple(_shorter(step, cycles) for step in case.steps)) for case in chosen]
+    runs: dict[str, list[Plan]] = {}
+    for identity, plan in plans:
+        runs.setdefault(identity, []).append(plan)
+    return short, [(identity, chooser.choice(group)) for identity, group in runs.items()]
+
+
+def _shorter(step: Step, cycles: int) -> Step:
+    if step.verb != "cycle":
+        return step
+    return replace(step, args={**step.args, "times": min(cycles, step.args["times"])})
 
 
 def variants(case: Case, points: Sequence[Point]) -> list[Variant]:

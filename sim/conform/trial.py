@@ -101,7 +101,7 @@ class _Run:
         """The machine at the steps that are left: all, or those from the one that enumerates on."""
         steps, axis = self.case.steps, self.case.axis
         number = steps.index(axis) if axis in steps else 0
-        prefix = steps[:number] if axis is not None and self._cacheable(steps[:number]) else ()
+        prefix = steps[:number] if self.case.recorded and self._cacheable(steps[:number]) else ()
         verb = self.case.recorded
         watched = bool(verb) and verb != "boot"
         name = f"{self.case.requirement}/{self.case.name}" if prefix else f"laid out: {self._kinds()}"
