@@ -9,8 +9,9 @@ import time
 from dataclasses import dataclass
 from typing import IO
 
-from sim.crash import Bench, Campaign, gather, missing, tell
+from sim.crash import Bench, gather, missing, tell
 from sim.errors import LabError, Missing
+from sim.struck import Campaign
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from sim.errors import BadInput, Mistake
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from sim.crash import Campaign, Report
     from sim.planned import Plan
+    from sim.struck import Campaign, Report
 
 _VERBS = ("begin", "commit", "rollback", "boot")
 _DISKS = ("keep", "lose-unsynced")
@@ -54,7 +54,8 @@ def crash(
     """
     from rich.console import Console
 
-    from sim.crash import Campaign, chosen_seed
+    from sim.crash import chosen_seed
+    from sim.struck import Campaign
 
     if keep and at is None:
         raise click.UsageError("--keep needs --at N: the point whose machine is to be left standing")
@@ -102,8 +103,8 @@ def bench_crash(
     its mount); the last two for each image that a power cut leaves.
     """
     from sim.bench import crash_speed
-    from sim.crash import Campaign
     from sim.library import shipped
+    from sim.struck import Campaign
 
     path = path or str(shipped() / "files/changed-file.sim.yaml")
     plan = _plan(path, {**sets, "disk": _disk(disk, sets)}, mechanism)
@@ -130,7 +131,7 @@ def _plan(path: str, sets: dict[str, str], mechanism: str | None) -> Plan:
     """The run whose verb is interrupted. Raises BadInput when there is not exactly one, or it changes nothing."""
     from dataclasses import replace
 
-    from sim.crash import split
+    from sim.struck import split
 
     count, plans = plans_of([path], Choice(sets, mechanism, ("rollback",)))
     if count != 1:

@@ -10,8 +10,9 @@ import termios
 import tty
 from typing import IO
 
-from sim.crash import Bench, Report, Strike, gather
+from sim.crash import Bench, gather
 from sim.errors import LabError
+from sim.struck import Report, Strike
 from sim.world.machine import Machine
 
 

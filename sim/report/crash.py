@@ -7,17 +7,15 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.text import Text
 
 from sim.expect import printable
+from sim.faults.order import Point
 from sim.report.screen import Screen
-
-if TYPE_CHECKING:
-    from sim.crash import Report, Strike
-    from sim.faults.order import Point
+from sim.struck import Report, Strike
 
 Kind = Literal["good", "bad", "unknown"]
 

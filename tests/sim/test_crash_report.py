@@ -11,9 +11,9 @@ import pytest
 from made_up_runs import plan
 from rich.console import Console
 
-from sim.crash import Campaign, Report, Strike, classify
 from sim.faults.order import Point
 from sim.report import crash as words
+from sim.struck import Campaign, Report, Strike, classify
 
 A, B = "/etc/a", "/etc/b"
 

@@ -15,11 +15,12 @@ LONGEST = 70  # lines of a function
 PURE = [
     "sim.errors", "sim.document", "sim.shape", "sim.scenario", "sim.vocabulary", "sim.config", "sim.schema", "sim.load",
     "sim.planned", "sim.plan", "sim.events", "sim.expect", "sim.check", "sim.report", "sim.grammar", "sim.track",
-    "sim.show", "sim.history", "sim.resolver", "sim.faults.calls",
+    "sim.show", "sim.history", "sim.resolver", "sim.faults.calls", "sim.faults.order", "sim.struck", "sim.trials",
+    "sim.conform.values",
 ]  # fmt: skip
 ACTING = [
     "sim.world", "sim.run", "sim.steps", "sim.mischief", "sim.session", "sim.probe", "sim.observe", "sim.parallel",
-    "sim.faults.filter", "sim.cli",
+    "sim.faults.filter", "sim.faults.supervisor", "sim.crash", "sim.cli",
 ]  # fmt: skip
 PRIVILEGED = {"unshare", "setns", "mount", "umount", "umount2", "pivot_root", "chroot", "sethostname"}
 
