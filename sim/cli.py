@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Optional
 
-NEEDS = ("click", "rich", "pydantic", "ruamel.yaml", "pyroute2", "junitparser")
+NEEDS = ("click", "rich", "ruamel.yaml", "pyroute2", "junitparser")
 """The import names of what the extra `sim` installs."""
 
 NOTHING_COULD_RUN = 4
