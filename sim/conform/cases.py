@@ -34,6 +34,7 @@ class Case:
     plan: Plan
     stack: str
     topology: str
+    main: bool = True  # on the requirement's first topology; on others each point is tried once, not in every way
     reading: bool = False
     skip: str = ""
     not_offered: str = ""
@@ -111,7 +112,8 @@ def _cases(scenario: Scenario, mechanism: str) -> Iterator[Case]:
             for stack in stacks_for(first.mechanism):
                 plan = expand(bare, {"mechanism": mechanism, "stack": stack})[0]
                 for apart in (False, True) if requirement.apart else (False,):
-                    yield _case(requirement.id, name, steps, plan, topology.name, apart)
+                    case = _case(requirement.id, name, steps, plan, topology.name, apart)
+                    yield replace(case, main=topology is scenario.topology)
 
 
 def _case(identity: str, name: str, steps: tuple[Step, ...], plan: Plan, topology: str, apart: bool) -> Case:
@@ -185,7 +187,7 @@ def variants(case: Case, points: Sequence[Point]) -> list[Variant]:
         return [Variant()]
     found = {"interrupt": _interrupted, "fail": _failed, "hold": _held, "race": _raced}.get(axis.verb)
     if found is not None:
-        return list(found(axis, points))
+        return list(found(axis if case.main else _narrowed(axis), points))
     kinds = axis.args["is"] if axis.verb.startswith("change") else ()
     if axis.verb == "change-each":
         return [Variant(kind, kind=kind) for kind in kinds]
@@ -193,6 +195,12 @@ def variants(case: Case, points: Sequence[Point]) -> list[Variant]:
         patterns = Family(stacks.get(case.stack).patterns).patterns
         return [Variant(f"{kind}, {one}", kind=kind, pattern=one) for one in patterns for kind in kinds]
     return [Variant()]
+
+
+def _narrowed(axis: Step) -> Step:
+    """Each point once: by the first signal, with the first error."""
+    several = {key: axis.args[key][:1] for key in ("by", "errors") if key in axis.args}
+    return replace(axis, args={**axis.args, **several})
 
 
 def _interrupted(axis: Step, points: Sequence[Point]) -> Iterator[Variant]:
