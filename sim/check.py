@@ -14,6 +14,7 @@ from pathlib import PurePath
 import sim.stacks
 from sim.events import Event, FlowRead, StateRead, StepEnded, StepStarted
 from sim.expect import (
+    boot_problems,
     file_differences,
     flap_differences,
     kernel_differences,
@@ -324,6 +325,25 @@ def _boot_hooks(history: History) -> list[Finding]:
     return findings
 
 
+def _boot(history: History) -> list[Finding]:
+    """A boot inside a transaction gives back the old configuration before the stack reads any: the kernel never has an
+    address or a route of the new one."""
+    findings = []
+    for seen, begin, changed in history.boots_in_a_change():
+        family = history.plan.params.family
+        lines = boot_problems(begin.state, changed.state, seen.addresses, seen.routes, family)
+        if lines:
+            why = f"{seen.machine}, boot {seen.boot}: expected nothing of the change; seen, if for a moment, {lines[0]}"
+            findings.append(Finding("boot", "fail", why, tuple(lines)))
+        elif seen.overflow:
+            why = f"{seen.machine}, boot {seen.boot}: more happened to addresses and routes than could be heard"
+            findings.append(Finding("boot", "unknown", why))
+        else:
+            why = f"{seen.machine}, boot {seen.boot}: no address and no route of the change was seen"
+            findings.append(Finding("boot", "pass", why))
+    return findings
+
+
 def _network(history: History) -> list[Finding]:
     """The stack of the machine that changed starts in the end as it did at first."""
     findings = []
@@ -563,6 +583,7 @@ _LABORATORY: dict[str, Callable[[History], list[Finding]]] = {
     "baseline": _baseline,
     "steps": _steps,
     "boot hook": _boot_hooks,
+    "boot": _boot,
     "network": _network,
 }
 _ALWAYS_ON: dict[str, Callable[[History], list[Finding]]] = {

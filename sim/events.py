@@ -10,7 +10,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Union
+from typing import Any, Literal, Union, get_args
 
 State = Mapping[str, Any]
 """`{"files": {PATH: ENTRY}, "kernel": {KIND: {KEY: VALUE}}, "transient": {...}}`, as `sim.observe` reads it.
@@ -126,6 +126,24 @@ class StepStarted:
 
 
 @dataclass(frozen=True)
+class SeenAtBoot:
+    """Addresses and routes that were in a machine's kernel during a boot, if for a moment only.
+
+    Written for every boot after a begin, until a commit.
+
+    Each in the words of `State`, after its keys: `eth0 v4: 192.0.2.10/24 scope global`,
+    `v4 main: default via 192.0.2.1 dev eth0 proto boot`. `overflow`: there was more than could be heard.
+    """
+
+    at: float
+    machine: str
+    boot: int
+    addresses: tuple[str, ...]
+    routes: tuple[str, ...]
+    overflow: bool = False
+
+
+@dataclass(frozen=True)
 class Note:
     """Something the reader should know that is no verdict: a warning of the stack, a fallback that was taken."""
 
@@ -146,12 +164,12 @@ class RunEnded:
     missing: str = ""
 
 
-Event = Union[RunStarted, PhaseEnded, PoweredOff, FlowRead, StateRead, StepStarted, StepEnded, Note, RunEnded]
+Event = Union[
+    RunStarted, PhaseEnded, PoweredOff, FlowRead, StateRead, StepStarted, StepEnded, SeenAtBoot, Note, RunEnded
+]
 
-_KINDS = {
-    kind.__name__: kind
-    for kind in (RunStarted, PhaseEnded, PoweredOff, FlowRead, StateRead, StepStarted, StepEnded, Note, RunEnded)
-}
+_KINDS = {kind.__name__: kind for kind in get_args(Event)}
+_LISTS = ("problems", "addresses", "routes")
 
 
 def to_line(event: Event) -> str:
@@ -167,7 +185,7 @@ def from_line(line: str) -> Event:
         value = json.loads(line)
         kind = _KINDS[value.pop("event")]
         for name, item in value.items():
-            if name == "problems":
+            if name in _LISTS:
                 value[name] = tuple(item)
         event: Event = kind(**value)
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sim.events import State
@@ -216,6 +216,50 @@ def _text_problems(path: str, entry: Mapping[str, Any], text: str) -> list[str]:
 def _same_owner(wanted: str, seen: str) -> bool:
     numbers = ["0" if part == "root" else part for part in wanted.split(":")]
     return all(number in ("", part) for number, part in zip(numbers, seen.split(":"), strict=False))
+
+
+# -- a boot -----------------------------------------------------------------------------------------------------
+
+_PASSING = ("secondary", "dadfailed", "deprecated")
+"""Words of an address that tell how it came about, not which one it is."""
+
+
+def boot_problems(
+    old: State, new: State, addresses: Iterable[str], routes: Iterable[str], family: Family | None = None
+) -> list[str]:
+    """One line for each address and route that a boot has shown (`SeenAtBoot`), that `new` has and `old` has not.
+
+    What the kernel makes by itself is left out, whatever configuration lets it: link-local and advertised addresses,
+    and the routes that follow from addresses. Raises KeyError without `kernel`.
+    """
+    lines = []
+    for kind, seen in (("addresses", addresses), ("routes", routes)):
+        before, after = ({_settled(text) for text in _flat(state["kernel"].get(kind) or {})} for state in (old, new))
+        for text in sorted({_settled(text) for text in seen} & after - before):
+            key, _, words = text.partition(": ")
+            if family in (None, *(word for word in key.split() if word in _FAMILIES)) and not _by_itself(words):
+                lines.append(f"{printable(key)}: {_BOOT_WORDS[kind]} {printable(words)}")
+    return lines
+
+
+_BOOT_WORDS = {"addresses": "address", "routes": "route"}
+
+
+def _flat(found: Mapping[str, Any], *keys: str) -> Iterator[str]:
+    for key, value in found.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, *keys, key)
+        else:
+            yield from (f"{' '.join((*keys, key))}: {words}" for words in value)
+
+
+def _settled(text: str) -> str:
+    return " ".join(word for word in text.split() if word not in _PASSING)
+
+
+def _by_itself(words: str) -> bool:
+    made = any(f"proto {maker}" in words for maker in ("kernel", "ra"))
+    return made or words.startswith("fe80:") or (":" in words.split("/")[0] and words.endswith(" dynamic"))
 
 
 # -- kernel state -----------------------------------------------------------------------------------------------

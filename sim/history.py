@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import PurePath
 from typing import Literal
 
-from sim.events import Event, FlowRead, PhaseEnded, RunEnded, StateRead, StepEnded
+from sim.events import Event, FlowRead, PhaseEnded, RunEnded, SeenAtBoot, StateRead, StepEnded
 from sim.planned import Plan
 from sim.vocabulary import VERBS
 
@@ -116,6 +119,46 @@ class History:
             elif isinstance(event, PhaseEnded) and event.machine in pending | spoilt:
                 found.add((event.machine, event.boot))
         return frozenset(found)
+
+    def boots_in_a_change(self) -> Iterator[tuple[SeenAtBoot, StateRead, StateRead]]:
+        """What was seen at each boot that has to give back what begin saved, and the pictures at begin and after the
+        change. It has to where the mechanism has a boot hook, and no fault was made on purpose."""
+        for index, event in enumerate(self.events):
+            if not isinstance(event, SeenAtBoot) or (event.machine, event.boot) in self.faulty_boots:
+                continue
+            machine = self.plan.machines.get(event.machine)
+            begin = self.state("begin", event.machine, before=index)
+            changed = self.state("changed", event.machine, before=index)
+            if machine is None or machine.boot_hook is None or begin is None or changed is None:
+                continue
+            if begin[0] < changed[0] and not any(
+                self._may_end(other, event) for other in self.events[begin[0] : index]
+            ):
+                yield event, begin[1], changed[1]
+
+    def _may_end(self, event: Event, boot: SeenAtBoot) -> bool:
+        """Whether the transaction may be over by this event, before a boot: a commit that failed may have been done."""
+        if isinstance(event, PhaseEnded) and event.machine == boot.machine and event.boot < boot.boot:
+            return event.phase == "pre-network" and bool(event.command) and not event.status
+        if not isinstance(event, StepEnded) or event.machine != boot.machine or event.outcome == "skipped":
+            return False
+        if event.verb == "rollback":
+            return not event.status
+        if event.verb == "run":
+            words = re.split(r"[^\w.-]+", str(self.plan.steps[event.step].args.get("command")))
+            return not self._programs.isdisjoint(words)
+        if event.verb == "race":
+            return set(self.plan.steps[event.step].args["verbs"]) != {"begin"}
+        return event.verb in TRANSACTION - {"begin"} or event.verb == "restore-disk"
+
+    @cached_property
+    def _programs(self) -> frozenset[str]:
+        """By what the mechanism is called in commands."""
+        mechanism = self.plan.mechanism
+        commands = (mechanism.begin, mechanism.commit, mechanism.rollback, mechanism.boot, *mechanism.extra.values())
+        return frozenset(
+            {mechanism.name, *(PurePath(text.split()[0]).name for text in commands if text and text.split())}
+        )
 
     @cached_property
     def judged(self) -> tuple[str, ...]:

@@ -117,7 +117,8 @@ def seen_at_boot(machine: Machine) -> tuple[tuple[str, ...], tuple[str, ...], bo
     """What a boot has put into the kernel, also what it has taken away again: addresses, routes, and whether more
     happened than could be heard. The machine must have been told to listen (`listen_at_boot`), else LabError.
 
-    In the words of `State`: `eth0 v4: 192.0.2.10/24 scope global`, `v4 main: default via 192.0.2.1 dev eth0 proto boot`.
+    In the words of `State`, after the keys under which they stand there: `eth0 v4: 192.0.2.10/24 scope global`,
+    `v4 main: default via 192.0.2.1 dev eth0 proto boot`.
     """
     listener = machine.running.listener
     if listener is None:

@@ -106,7 +106,7 @@ def _final(context: Context) -> None:
     for name in names:
         machine = context.machine(name)
         context.power_off(machine, "reboot")
-        context.lab.boot(name)
+        context.boot(name)
     _closing(context, "rebooted", names, finals, delivered)
 
 

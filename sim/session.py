@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from sim import expect, probe, stacks
-from sim.events import Event, FlowRead, PoweredOff, State, StateRead
+from sim.events import Event, FlowRead, PoweredOff, SeenAtBoot, State, StateRead
 from sim.faults.order import Order
-from sim.observe import read_state
+from sim.observe import read_state, seen_at_boot
 from sim.planned import MachinePlan, Plan
 from sim.probe import Outcome, Target
 from sim.scenario import Flow, Step
@@ -133,6 +133,17 @@ class Context:
         boot = machine.boots
         milliseconds = machine.crash() if how in ("crash", "power-cut") else machine.shutdown(STOP_S * 3)
         self.emit(PoweredOff(self.now, machine.plan.name, boot, how, round(milliseconds, 3)))
+
+    def boot(self, name: str) -> None:
+        """Power a machine on, wait until it has booted, and write down what it showed if that was in a transaction."""
+        machine = self.machine(name)
+        machine.listen_at_boot = name in self.begin and not self.kept.get(name)
+        try:
+            self.lab.boot(name)
+            if machine.listen_at_boot:
+                self.emit(SeenAtBoot(self.now, name, machine.boots, *seen_at_boot(machine)))
+        finally:
+            machine.listen_at_boot = False
 
     def transaction(self, name: str) -> str:
         """open | none | unknown, as the mechanism's own `status` says."""

@@ -288,7 +288,7 @@ def _boot(context: Context, step: Step) -> Done:
     machine = _machine(context, step)
     name = machine.plan.name
     with mischief.faulty(context, machine):
-        context.lab.boot(name)
+        context.boot(name)
     settle(context, [name], time.monotonic() + SETTLE_S)
     return Done()
 

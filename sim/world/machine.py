@@ -98,7 +98,7 @@ class Machine:
         self.plan = plan
         self.supervisor: Supervisor | None = None
         self.reading = False  # the filter of the next boot knows of calls that only read, too
-        self.listen_at_boot = False  # what the next boots do to addresses and routes is heard: `sim.observe.heard`
+        self.listen_at_boot = False  # the next boots are heard: `sim.observe.seen_at_boot`
         self.without: frozenset[str] = frozenset()  # phases whose command the next boot leaves out
         self.disk = disk
         self.boots = 0

@@ -7,7 +7,7 @@ import itertools
 from typing import Any
 
 from sim.check import CHECKS
-from sim.events import Event, FlowRead, PhaseEnded, RunEnded, RunStarted, StateRead, StepEnded
+from sim.events import Event, FlowRead, PhaseEnded, RunEnded, RunStarted, SeenAtBoot, StateRead, StepEnded
 from sim.planned import MachinePlan, Params, Plan, Port
 from sim.scenario import Flow, Mechanism, Network, Step
 
@@ -123,6 +123,13 @@ class Journal:
     def step(self, number: int, verb: str, outcome: str = "done", **more: Any) -> Journal:
         machine = None if verb == "expect" else "server"
         self.events.append(StepEnded(self._at(), number, verb, machine, outcome, 0.1, **more))  # type: ignore[arg-type]
+        return self
+
+    def seen_at_boot(self, *seen: str, boot: int = 2, overflow: bool = False) -> Journal:
+        """What the kernel had while the server booted: addresses and routes, told apart by the word `main`."""
+        routes = tuple(text for text in seen if " main: " in text)
+        addresses = tuple(text for text in seen if text not in routes)
+        self.events.append(SeenAtBoot(self._at(), "server", boot, addresses, routes, overflow))
         return self
 
     def ended(self, **how: str) -> Journal:

@@ -13,6 +13,7 @@ from made_up_runs import IFCFG, INTERNET, Journal, good, plan, recovered, state,
 import sim.check
 from sim.check import CHECKS, Finding, Result, judge
 from sim.events import Event, from_line, to_line
+from sim.expect import boot_problems
 from sim.planned import Plan
 from sim.scenario import Flow, Mechanism, Step
 
@@ -417,3 +418,93 @@ def _mangled(value: dict[str, Any], chance: random.Random) -> dict[str, Any]:
     if "state" in value and chance.random() < 0.5:
         value["state"] = chance.choice([{}, {"files": None}, {"files": {"/x": None}}, {"kernel": {"links": {"e": 1}}}])
     return value
+
+
+# -- what is seen during a boot -----------------------------------------------------------------------------------
+
+REBOOT = (*plan().steps[:5], Step("reboot", "server"))
+TYPO = "v4 main: default via 192.0.2.66 dev eth0"
+
+
+def rebooted(*seen: str, hook: int = 0, overflow: bool = False, before: Any = None) -> Result:
+    """A run with one reboot inside the transaction, and what was seen during that boot."""
+    journal = until_recovery()
+    if before is not None:
+        before(journal)
+    journal.boot(2, hook=hook).seen_at_boot(*seen, overflow=overflow).step(5, "reboot")
+    journal.picture("final", boot=2).flows("final").boot(3)
+    journal.picture("rebooted", boot=3).flows("rebooted").ended()
+    return judge(plan(recover="reboot", steps=REBOOT), journal.events)
+
+
+def test_a_boot_that_shows_nothing_of_the_change_passes() -> None:
+    result = rebooted("v4 main: default via 192.0.2.1 dev eth0", "eth0 v4: 192.0.2.10/24 scope global")
+    assert result.verdict == "pass"
+    assert finding(result, "boot").verdict == "pass"
+
+
+def test_a_route_of_the_change_that_a_boot_shows_for_a_moment_is_a_failure() -> None:
+    result = rebooted(TYPO, "v4 main: default via 192.0.2.1 dev eth0")
+    assert result.verdict == "fail"
+    assert [f.check for f in result.findings if f.verdict == "fail"] == ["boot"]
+    assert finding(result, "boot").detail == ("v4 main: route default via 192.0.2.66 dev eth0",)
+
+
+def test_what_neither_picture_has_is_not_of_the_change() -> None:
+    assert rebooted("eth0 v4: 169.254.7.7/16 scope link", "v4 main: default via 192.0.2.7 dev eth0").verdict == "pass"
+
+
+def test_a_boot_that_was_too_loud_to_be_heard_out_is_unknown_unless_it_was_heard_to_be_wrong() -> None:
+    assert finding(rebooted(overflow=True), "boot").verdict == "unknown"
+    assert rebooted(TYPO, overflow=True).verdict == "fail"
+
+
+def test_a_boot_after_the_transaction_is_over_may_show_what_it_likes() -> None:
+    def over(verb: str, status: int = 0) -> Any:
+        return lambda journal: journal.step(0, verb, status=status)
+
+    for ends in (over("rollback"), over("commit"), over("commit", 1), lambda journal: journal.boot(1)):
+        result = rebooted(TYPO, before=ends)
+        assert not [f for f in result.findings if f.check == "boot"]
+    assert finding(rebooted(TYPO, before=over("rollback", 1)), "boot").verdict == "fail"
+
+
+def test_a_boot_whose_hook_was_made_to_fail_need_not_roll_back() -> None:
+    steps = (*REBOOT[:5], Step("fault", "server", {"error": "EIO"}), Step("reboot", "server"))
+    journal = until_recovery().step(5, "fault").boot(2, hook=1).seen_at_boot(TYPO).step(6, "reboot")
+    journal.boot(3).seen_at_boot(boot=3).picture("final", boot=3).flows("final")
+    journal.boot(4).picture("rebooted", boot=4).flows("rebooted").ended()
+    found = [f for f in judge(plan(recover=None, steps=steps), journal.events).findings if f.check == "boot"]
+    assert [(f.verdict, f.why.partition(":")[0]) for f in found] == [("pass", "server, boot 3")]
+
+
+def test_a_mechanism_without_a_boot_hook_is_not_asked_for_what_a_boot_shows() -> None:
+    machines = {name: dataclasses.replace(machine, boot_hook=None) for name, machine in plan().machines.items()}
+    journal = until_recovery().boot(2).seen_at_boot(TYPO).step(5, "reboot").picture("final", boot=2).flows("final")
+    result = judge(plan(recover="reboot", steps=REBOOT, machines=machines), journal.ended().events)
+    assert not [f for f in result.findings if f.check == "boot"]
+
+
+def test_a_command_that_names_the_mechanism_may_have_ended_the_transaction() -> None:
+    for command, asked in (("snapcore commit", False), ("/usr/bin/snapcore status", False), ("ip link", True)):
+        steps = (*REBOOT[:5], Step("run", "server", {"command": command, "status": 0}), Step("reboot", "server"))
+        journal = until_recovery().step(5, "run", status=0).boot(2).seen_at_boot(TYPO).step(6, "reboot")
+        result = judge(plan(recover=None, steps=steps), journal.ended().events)
+        assert bool([f for f in result.findings if f.check == "boot"]) is asked, command
+
+
+def test_what_the_kernel_makes_by_itself_is_not_of_the_change() -> None:
+    old, new = state(), state()
+    new["kernel"]["addresses"]["eth1"] = {
+        "v4": ["198.51.100.10/24 scope global", "198.51.100.11/24 scope global secondary"],
+        "v6": ["fe80::1/64 scope link", "2001:db8:7::1/64 scope global dynamic"],
+    }
+    new["kernel"]["routes"]["v4 main"].append("198.51.100.0/24 dev eth1 proto kernel scope link")
+    new["kernel"]["routes"]["v6 main"] = ["default via fe80::9 dev eth1 proto ra metric 1024"]
+    seen = [f"eth1 {family}: {text}" for family, texts in new["kernel"]["addresses"]["eth1"].items() for text in texts]
+    routes = [f"{key}: {text}" for key, texts in new["kernel"]["routes"].items() for text in texts]
+    assert boot_problems(old, new, seen, routes) == [
+        "eth1 v4: address 198.51.100.10/24 scope global",
+        "eth1 v4: address 198.51.100.11/24 scope global",
+    ]
+    assert boot_problems(old, new, seen, routes, "v6") == []

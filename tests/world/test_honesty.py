@@ -100,3 +100,25 @@ def was_to_come_back(result: dict[str, Any]) -> bool:
     """Whether the run is about giving something back; after a commit there is nothing to give back."""
     restored = any("at begin" in finding["why"] for finding in result["findings"] if finding["check"] == "files")
     return restored and result["params"]["recover"] != "commit"
+
+
+SAVER = Path(__file__).parents[1] / "data/saver"
+ADDRESS = "eth0 v4: address 192.0.2.110/24"
+
+
+@pytest.mark.parametrize("recover", ["reboot", "crash"])
+def test_a_boot_that_shows_the_change_for_a_moment_fails_though_all_is_as_it_was_in_the_end(
+    sim_run: SimRun, recover: str
+) -> None:
+    said = sim_run(MADE_UP, "--mechanism", str(SAVER / "late.yaml"), "--recover", recover)
+    assert said.verdicts == ["fail"], said.why()
+    assert said.why().startswith("boot: server, boot 2: expected nothing of the change") and ADDRESS in said.why()
+    assert "\n" not in said.why(), "nothing else is wrong"
+
+
+@pytest.mark.parametrize("mechanism", ["initscript", "snapcore", str(SAVER / "durable.yaml")])
+def test_a_boot_that_rolls_back_before_the_stack_shows_nothing_of_the_change(sim_run: SimRun, mechanism: str) -> None:
+    said = sim_run(MADE_UP, "--mechanism", mechanism, "--recover", "reboot")
+    assert said.verdicts == ["pass"], said.why()
+    (found,) = [finding for result in said.results for finding in result["findings"] if finding["check"] == "boot"]
+    assert found["verdict"] == "pass"
