@@ -102,19 +102,22 @@ def made(table: Table) -> str:
     return count(trials, "trial") + (f", sampled by SIM_SEED={table.seed}" if table.seed else "")
 
 
-def replay(table: Table, row: Row) -> str:
-    """The command line that tries this requirement alone."""
-    return f"{table.again} --only {row.id}"
+def replay(table: Table, row: Row, trial: Trial | None = None) -> str:
+    """The command line that tries this requirement, or one of its trials, alone."""
+    return f"{table.again} --only {row.id}" + (f" --at {trial.number}" if trial else "")
 
 
 def absent(table: Table) -> list[tuple[Verdict, str, int, list[str]]]:
-    """What was not tried: (skip | not-offered, reason, how many cases, ids), a reason once."""
+    """What was not tried: (skip | not-offered, reason, how many cases, ids), a reason once.
+
+    A row's `skipped` says "CASE: REASON": the case is left to the evidence.
+    """
     found: dict[tuple[Verdict, str], list[str]] = {}
     for _, rows in groups(table):
         for row in rows:
             reasons = row.skipped or ((row.why,) if row.verdict == "skip" else ())
             for reason in reasons:
-                found.setdefault(("skip", reason), []).append(row.id)
+                found.setdefault(("skip", reason.partition(": ")[2] or reason), []).append(row.id)
             if row.verdict == "not-offered":
                 found.setdefault(("not-offered", row.why), []).append(row.id)
     return [(verdict, why, len(ids), list(dict.fromkeys(ids))) for (verdict, why), ids in found.items()]
@@ -193,7 +196,7 @@ def _table(console: Console, table: Table) -> None:
     for name, rows in groups(table):
         console.print(Text(name, style="dim"), soft_wrap=True)
         for row in rows:
-            why, *more = textwrap.wrap(_why(row, wide), wide) or [""]
+            why, *more = _why(row, wide) or [""]
             line = Text(f"{printable(row.id):<{id_}}  ")
             line.append(f"{row.verdict:<{verdict}}", style=STYLES[row.verdict])
             line.append(f"  {tried(row):>{many}}  {bad(row):>{few}}  {why}")
@@ -204,10 +207,11 @@ def _table(console: Console, table: Table) -> None:
                 _print(console, [(" " * (id_ + 2) + replay(table, row), "dim")])
 
 
-def _why(row: Row, wide: int) -> str:
-    """Why not; of what passed, no more than a line."""
-    why = printable(row.why or row.title)
-    return textwrap.shorten(why, wide, placeholder=" …") if row.verdict == "pass" else why
+def _why(row: Row, wide: int) -> list[str]:
+    """Why not, in a line or two (the evidence says it in full); of what passed, no more than a line."""
+    most = 1 if row.verdict == "pass" else 2
+    text = printable(row.why or row.title)
+    return textwrap.wrap(text, wide, max_lines=most, placeholder=" …", break_on_hyphens=False)
 
 
 def _absent(console: Console, table: Table) -> None:
@@ -236,26 +240,26 @@ def evidence(table: Table, row: Row) -> Iterator[Line]:
         if shown == _MOST or (key not in told and len(told) == _DISTINCT):
             continue
         shown += 1
-        yield from _head(trial)
-        if told.setdefault(key, trial.number) != trial.number:
-            yield f"      as at {told[key]}", "dim"
+        first = told.setdefault(key, trial.number)
+        yield _head(trial)
+        if first != trial.number:
+            yield f"      {' '.join([*where(trial)[:1], f'(as at {first})'])}", "dim"
         else:
             yield from _body(trial)
-    if len(trials) > shown:
-        yield (
-            f"… and {count(len(trials) - shown, 'trial')} more that did not pass: --json or --html has them all",
-            "dim",
-        )
-    yield f"again: {replay(table, row)}", ""
+    rest = max(len(trials), len(row.bad)) - shown
+    if rest > 0:
+        yield f"… and {count(rest, 'trial')} more", "dim"
+    one = next((trial for trial in trials if trial.choice), None)
+    yield f"again: {replay(table, row)}" + (f"   (--at {one.number}: that trial alone)" if one else ""), ""
 
 
-def _head(trial: Trial) -> Iterator[Line]:
-    yield f"{trial.number:>4}  {' · '.join(filter(None, (trial.where, trial.choice)))}", STYLES[trial.verdict]
-    for number, line in enumerate(where(trial)):
-        yield f"      {line}", "dim" if number else ""
+def _head(trial: Trial) -> Line:
+    return f"{trial.number:>4}  {' · '.join(filter(None, (trial.where, trial.choice)))}", STYLES[trial.verdict]
 
 
 def _body(trial: Trial) -> Iterator[Line]:
+    for number, line in enumerate(where(trial)):
+        yield f"      {line}", "dim" if number else ""
     for number, step in enumerate(trial.steps, 1):
         yield f"      {number}. {step.what}{status(step)}", ""
         for line in output(step):
@@ -375,8 +379,11 @@ class Progress(Screen):
         self._say(text, 0, 0, time.monotonic())
 
     def __call__(self, done: int, of: int, trial: Trial | None) -> None:
-        """`trial`: the one that has just ended, if one has."""
+        """`trial`: the one that has just ended, if one has; `of` is 0 as long as it is not known."""
         now = time.monotonic()
+        if not of:
+            self._say("looking for the points", 0, 0, now)
+            return
         if self._first is None:
             self._first = now
         if trial is not None:

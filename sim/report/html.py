@@ -18,6 +18,7 @@ from sim.report.conform import (
     groups,
     made,
     output,
+    ranges,
     replay,
     status,
     totals,
@@ -166,16 +167,17 @@ def _folded(table: Table, row: Row) -> Iterator[_Html]:
     told: dict[tuple[str, ...], int] = {}
     for trial in [*wrong(row), *(trial for trial in row.trials if trial.verdict == "pass")]:
         first = told.setdefault((trial.verdict, *trial.problems, trial.trouble), trial.number)
-        yield _trial(row, trial, first, len(told) <= _WHOLE)
+        yield _trial(table, row, trial, first, len(told) <= _WHOLE)
 
 
 def _strip(row: Row, name: str, marks: str, numbers: list[int]) -> Iterator[_Html]:
     """A sentence, and a cell for each trial; `numbers`: of the bad ones, empty where they are not known."""
     known = {trial.number for trial in wrong(row)}
     parts: list[str] = [f"{name}: {count(len(marks), 'trial')}, {marks.count('x') or 'none'} bad"]
-    for place, number in enumerate(numbers):
-        link = _tag("a", str(number), href=f"#{row.id}-{number}") if number in known else str(number)
-        parts += [", " if place else ": trial ", link]
+    named: list[str] = [_tag("a", str(n), href=f"#{row.id}-{n}") for n in numbers if n in known]
+    named += [ranges([n for n in numbers if n not in known])] if set(numbers) - known else []
+    for place, name_of in enumerate(named):
+        parts += [", " if place else ": trial ", name_of]
     if "?" in marks:
         parts.append(f"; {marks.count('?')} could not be told")
     yield _tag("p", *parts, class_="strip-words")
@@ -192,7 +194,7 @@ def _strip(row: Row, name: str, marks: str, numbers: list[int]) -> Iterator[_Htm
 # -- the evidence ----------------------------------------------------------------------------------------------------
 
 
-def _trial(row: Row, trial: Trial, first: int, whole: bool) -> _Html:
+def _trial(table: Table, row: Row, trial: Trial, first: int, whole: bool) -> _Html:
     """One trial; `first`: the one that had the same problems; `whole`: with its steps."""
     name = " · ".join(filter(None, (trial.where, trial.choice)))
     summary = _tag("summary", _tag("h4", _verdict(trial.verdict), f" Trial {trial.number}: {name}"))
@@ -204,6 +206,8 @@ def _trial(row: Row, trial: Trial, first: int, whole: bool) -> _Html:
         body += [_tag("ol", *map(_step, trial.steps)), _problems(unsaid(trial))]
     else:
         body.append(_problems(list(trial.problems)))
+    if trial.choice and trial.verdict != "pass":
+        body.append(_tag("p", "To try it alone: ", _command(replay(table, row, trial))))
     if trial.trouble:
         body.append(_tag("p", _verdict("unknown"), f": {trial.trouble}"))
     return _tag("details", summary, _tag("div", *body, id=f"{row.id}-{trial.number}"), class_="trial")

@@ -64,7 +64,7 @@ def test_requirements_are_grouped_by_what_they_are_about_and_sorted_by_number() 
 
 def test_what_did_not_pass_has_the_command_that_tries_it_alone_in_one_piece() -> None:
     again = "sim conform " + "/a/rather/long/folder" * 6 + "/netsnap.yaml"
-    for line in (f"    {again} --only K8", f"  again: {again} --only K8"):
+    for line in (f"    {again} --only K8", f"  again: {again} --only K8   (--at 3: that trial alone)"):
         assert line in printed(table(row(), failed(), again=again), 80).splitlines()
     assert "--only K1" not in printed(table(row(), failed(), again=again))
 
@@ -77,7 +77,9 @@ def test_the_table_fits_eighty_columns_and_what_passed_a_line() -> None:
 
 
 def test_what_was_not_tried_is_named_with_its_reason_and_counted() -> None:
-    text = printed(table(skipped("P2"), skipped("P1"), row("K4", skipped=("no ACLs here",)), not_offered()))
+    text = printed(
+        table(skipped("P2"), skipped("P1"), row("K4", skipped=("as a user · ifcfg: no ACLs here",)), not_offered())
+    )
     assert "skip: no loop devices here (4 cases)\n  P1, P2\n" in text
     assert "skip: no ACLs here (1 case)\n  K4\n" in text
     assert "not-offered: netsnap.yaml names no 'commit' (1)\n  M1\n" in text
@@ -152,7 +154,7 @@ def test_hundreds_of_bad_trials_are_counted_not_printed() -> None:
     lines = printed(table(failed(trials=trials, bad=tuple(range(1, 401)), points=400, tried=400))).splitlines()
     assert len(lines) < 60
     assert "  bad: 1-400 of 400" in lines
-    assert "  … and 397 trials more that did not pass: --json or --html has them all" in lines
+    assert "  … and 397 trials more" in lines
 
 
 def test_long_output_is_cut_to_its_end() -> None:
@@ -250,14 +252,14 @@ def test_without_a_terminal_progress_is_a_line_now_and_then(monkeypatch: pytest.
     out = io.StringIO()
     with conform.Progress(Console(file=out, width=30), "netsnap") as progress:
         progress.counting("recording 1 of 20 cases")
-        progress.counting("recording 9 of 20 cases")
+        progress(0, 0, None)
         progress(0, 200, None)
         progress(1, 200, good())
         progress(20, 200, lost(4))
         progress(50, 200, untold(5))
         progress(100, 200, None)
     assert out.getvalue().splitlines() == [
-        "netsnap: recording 9 of 20 cases · 6 s",
+        "netsnap: looking for the points · 6 s",
         "netsnap: 20 of 200, 1 bad · 12 s, 45 s left",
         "netsnap: 50 of 200, 1 bad, 1 unknown · 17 s, 30 s left",
         "netsnap: 100 of 200, 1 bad, 1 unknown · 1 min 40 s, 1 min 33 s left",

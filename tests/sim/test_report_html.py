@@ -110,6 +110,8 @@ def test_a_strip_has_a_cell_for_each_trial_and_a_sentence_that_says_the_same() -
     assert page.values("title")[8] == "trial 9: bad", "it is the fourth of its own strip"
     assert "interrupted, then a boot · ifcfg · one-lan: 5 trials, 2 bad: trial 3, 4" in page.texts("p")
     assert "then rollback again · ifcfg: 5 trials, 1 bad: trial 9" in page.texts("p")
+    many = failed(bad=tuple(range(3, 40)), marks=(("begin", "..x" + "x" * 36),))
+    assert "begin: 39 trials, 37 bad: trial 3, 4, 9, 5-8, 10-39" in Page(table(many)).texts("p")
     assert "boot: 5 trials, none bad; 1 could not be told" in Page(table(unknown())).texts("p")
     assert page.texts("div", **{"class": "strip", "aria-hidden": "true"}) == ["··✗✗·", "···✗·"]
 
