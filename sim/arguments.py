@@ -6,7 +6,7 @@ import difflib
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from sim.errors import BadInput, LabError, Mistake
 
 if TYPE_CHECKING:
     from sim.planned import Plan
+    from sim.scenario import Scenario
 
 _SETTABLE = ("stack", "mechanism", "recover", "family", "disk", "dad")
 
@@ -87,14 +88,28 @@ def chooses(command: Callable[..., Any]) -> Callable[..., Any]:
     return sets_option(mechanism_option(recover(command)))
 
 
-def plans_of(paths: Sequence[str], choice: Choice) -> tuple[int, list[Plan]]:
-    """The number of scenarios below `paths`, and all their runs. Raises BadInput with every mistake there is."""
+@dataclass(frozen=True)
+class Chosen:
+    """What paths and options stand for. `requirements`: those that are left to `sim conform`, not run here."""
+
+    scenarios: int
+    plans: list[Plan]
+    requirements: int = 0
+
+
+def plans_of(paths: Sequence[str], choice: Choice, validate: bool = False) -> Chosen:
+    """The scenarios below `paths`, and all their runs. Raises BadInput with every mistake there is.
+
+    A requirement (`sim conform`) is a scenario too where its file is named and says what is changed. `validate`: files
+    are only looked at, so that one of which there is no run is no mistake.
+    """
     from sim.load import load_all
     from sim.plan import expand
 
-    scenarios = load_all(paths)
+    loaded = load_all(paths)
+    scenarios = [scenario for scenario in loaded if runs(scenario, paths)]
+    mistakes = [] if validate else [*unrunnable(loaded, paths)]
     plans: list[Plan] = []
-    mistakes: list[Mistake] = []
     for scenario in scenarios:
         try:
             plans += expand(scenario, choice.sets, choice.mechanism, choice.recover)
@@ -102,9 +117,41 @@ def plans_of(paths: Sequence[str], choice: Choice) -> tuple[int, list[Plan]]:
             mistakes += error.mistakes
     if mistakes:
         raise BadInput(mistakes)
-    if not scenarios:
+    if not loaded:
         raise BadInput([Mistake(path, "no scenario here: they are called NAME.sim.yaml") for path in paths])
-    return len(scenarios), plans
+    if not scenarios and not validate:
+        raise BadInput([Mistake(path, f"holds requirements alone; valid: {_CONFORM}") for path in paths])
+    return Chosen(len(scenarios), plans, len(loaded) - len(scenarios))
+
+
+_CONFORM = "sim conform MECHANISM"
+
+
+def runs(scenario: Scenario, paths: Sequence[str]) -> bool:
+    """Whether `sim run PATHS` runs it: a requirement only where its file is named, and if it says what is changed."""
+    return scenario.requirement is None or (_named(scenario, paths) and not _only_tried(scenario))
+
+
+def unrunnable(scenarios: Sequence[Scenario], paths: Sequence[str]) -> Iterator[Mistake]:
+    """A mistake for each file that is named and is nothing but a requirement."""
+    for scenario in scenarios:
+        if scenario.requirement is not None and _only_tried(scenario) and _named(scenario, paths):
+            how = f"{_CONFORM} --only {scenario.requirement.id}"
+            yield Mistake(scenario.file, f"is a requirement without a change of its own; valid: {how}")
+
+
+def _only_tried(scenario: Scenario) -> bool:
+    return scenario.change is None and scenario.steps is None
+
+
+def _named(scenario: Scenario, paths: Sequence[str]) -> bool:
+    return os.path.realpath(scenario.file) in {os.path.realpath(path) for path in paths}
+
+
+def say_left(chosen: Chosen) -> None:
+    """One line on standard error about the requirements that were passed over."""
+    if chosen.requirements:
+        print(f"sim: {counted(chosen.requirements, 'requirement')} left to `{_CONFORM}`", file=sys.stderr)
 
 
 def counted(number: int, noun: str) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sim.arguments import Choice, chooses, counted, output_file, paths_argument, plans_of, write_out
+from sim.arguments import Choice, chooses, counted, output_file, paths_argument, plans_of, say_left, write_out
 from sim.conform_command import conform
 from sim.crash_command import bench, crash
 from sim.errors import BadInput, LabError, Missing, SimError
@@ -119,9 +119,9 @@ def run(
 
     if sum((json_file == "-", junit_file == "-", tap)) > 1:
         raise click.UsageError("only one of --json -, --junit - and --tap can have the standard output")
-    _, plans = plans_of(paths, Choice(sets, mechanism, recover))
-    if shard is not None:
-        plans = plans[shard[0] - 1 :: shard[1]]
+    chosen = plans_of(paths, Choice(sets, mechanism, recover))
+    plans = chosen.plans if shard is None else chosen.plans[shard[0] - 1 :: shard[1]]
+    say_left(chosen)
     console = Console(stderr=tap or "-" in (json_file, junit_file), highlight=False)
     begun = time.monotonic()
     outcome = _run(plans, workers, _folder(journal), console)
@@ -198,8 +198,10 @@ def validate(
     paths: tuple[str, ...], sets: dict[str, str], mechanism: str | None, recover: tuple[str, ...] | None
 ) -> int:
     """Check scenario files without running anything."""
-    scenarios, plans = plans_of(paths, Choice(sets, mechanism, recover))
-    click.echo(f"{counted(scenarios, 'scenario')}, {counted(len(plans), 'run')}: good")
+    chosen = plans_of(paths, Choice(sets, mechanism, recover), validate=True)
+    requirements = [counted(chosen.requirements, "requirement")] if chosen.requirements else []
+    scenarios = [counted(chosen.scenarios, "scenario"), counted(len(chosen.plans), "run")]
+    click.echo(f"{', '.join(scenarios + requirements)}: good")
     return 0
 
 
@@ -210,8 +212,9 @@ def show(paths: tuple[str, ...], sets: dict[str, str], mechanism: str | None, re
     """Print the steps that a scenario is expanded into, for each run."""
     from sim.plan import show as shown
 
-    _, plans = plans_of(paths, Choice(sets, mechanism, recover))
-    click.echo("\n\n".join(_shown(shown, plans)))
+    chosen = plans_of(paths, Choice(sets, mechanism, recover))
+    say_left(chosen)
+    click.echo("\n\n".join(_shown(shown, chosen.plans)))
     return 0
 
 

@@ -133,9 +133,10 @@ def _plan(path: str, sets: dict[str, str], mechanism: str | None) -> Plan:
 
     from sim.struck import split
 
-    count, plans = plans_of([path], Choice(sets, mechanism, ("rollback",)))
-    if count != 1:
-        raise BadInput([Mistake(path, f"{count} scenarios are here: name one file")])
+    chosen = plans_of([path], Choice(sets, mechanism, ("rollback",)))
+    plans = chosen.plans
+    if chosen.scenarios != 1:
+        raise BadInput([Mistake(path, f"{chosen.scenarios} scenarios are here: name one file")])
     if len(plans) != 1:
         choices = sorted({f"stack={plan.params.stack} mechanism={plan.params.mechanism}" for plan in plans})
         raise BadInput([Mistake(path, f"{len(plans)} runs: choose one by --set ({'; '.join(choices)})")])

@@ -85,14 +85,23 @@ class ScenarioFile(pytest.File):
             yield ScenarioItem.from_parent(self, name=_name(plan), plan=plan)
 
     def _plans(self) -> list[Plan]:
+        """Its runs. A requirement (`sim conform`) has some only where its file is named, as for `sim run`."""
+        from sim.arguments import runs, unrunnable
+        from sim.errors import BadInput
         from sim.load import load_scenario
         from sim.plan import expand
 
+        scenario = load_scenario(self._shown())
+        named = [str(self.path)] if self.session.isinitpath(self.path) else []
+        if mistakes := list(unrunnable([scenario], named)):
+            raise BadInput(mistakes)
+        if not runs(scenario, named):
+            return []
         option = self.config.getoption
         sets = dict(text.split("=", 1) for text in option("sim_set"))
         recover = option("sim_recover")
         names = [name.strip() for name in recover.split(",")] if recover else None
-        return expand(load_scenario(self._shown()), sets, option("sim_mechanism"), names)
+        return expand(scenario, sets, option("sim_mechanism"), names)
 
     def _shown(self) -> str:
         """The path as the user would write it: relative to where pytest was started."""

@@ -25,6 +25,12 @@ BROKEN = recovered().picture("final", state("bad")).flows("final", internet="no-
 KILLED = good()[:5]
 
 
+class Named(str):
+    """Stands for a scenario: its name is its file."""
+
+    requirement = None
+
+
 class Stages:
     """Stand-ins for load, plan and parallel; a run ends with the events of its place in `histories`."""
 
@@ -41,7 +47,7 @@ class Stages:
     def load_all(self, paths: Sequence[str]) -> list[str]:
         if self.mistakes:
             raise BadInput(self.mistakes)
-        return list(paths)
+        return [Named(path) for path in paths]
 
     def expand(self, scenario: str, sets: Any, mechanism: Any, recover: Any) -> list[Plan]:
         self.expanded.append((scenario, sets, mechanism, recover))

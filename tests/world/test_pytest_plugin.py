@@ -199,3 +199,16 @@ def test_sim_needs_no_pytest() -> None:
     scenario = str(Path(__file__).parents[2] / "scenarios/files/changed-file.sim.yaml")
     words = [sys.executable, "-c", code, "run", scenario, "--recover", "rollback"]
     assert subprocess.run(words, check=False, capture_output=True).returncode == 0
+
+
+def test_a_requirement_has_runs_only_where_its_file_is_named(project: pytest.Pytester) -> None:
+    tries = "\n  tries: {kept: [{begin: done}, {boot: done}, {expect: old}]}\n"
+    requirement = "\nrequirement:\n  id: ID\n  title: what was saved comes back" + tries
+    only = MADE_UP[: MADE_UP.index("change:")]
+    project.path.joinpath("K1.sim.yaml").write_text(MADE_UP + requirement.replace("ID", "K1"))
+    project.path.joinpath("K2.sim.yaml").write_text(only + requirement.replace("ID", "K2"))
+    for words, count in (((), 3), (("K1.sim.yaml",), 3), (("made-up.sim.yaml", "K1.sim.yaml"), 6)):
+        listed = project.runpytest_subprocess("--collect-only", "-q", *words)
+        assert sum("::" in line for line in listed.outlines) == count, words
+    listed = project.runpytest_subprocess("--collect-only", "-q", "K2.sim.yaml")
+    listed.stdout.fnmatch_lines(["*K2.sim.yaml: is a requirement*; valid: sim conform MECHANISM --only K2"])
