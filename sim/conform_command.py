@@ -69,7 +69,7 @@ def conform(
 
     scenarios = _chosen(read_requirements(requirements or ""), only)
     if explain is not None:
-        words.explain(Console(highlight=False), _chosen(scenarios, (explain,))[0])
+        words.explain(Console(highlight=False), _chosen(scenarios, (explain,))[0], mechanism or "MECHANISM")
         return 0
     if mechanism is None:
         raise click.UsageError("Missing argument 'NAME|FILE': the mechanism that is tried (or --explain ID).")
@@ -141,8 +141,9 @@ def _table(
     sample = Sample(QUICK if quick and not at else 0, seed, at)
     with Progress(console, f"conform {mechanism.name}") as progress:
         # a trial of a scenario is a whole run: they are few
+        progress.counting(f"{len(plans)} scenarios")
         ran = run_scenarios([] if at else plans, count, lambda: progress(0, 0, None))
-        tried = conduct(cases, count, sample, progress)
+        tried = conduct(cases, count, sample, progress, progress.counting)
     return Table(
         mechanism=mechanism.name,
         file=mechanism.file or "",

@@ -52,22 +52,43 @@ class Tried:
 
 @dataclass(frozen=True)
 class Sample:
-    """Of each case only so many trials; 0: all. `only`: only the trials with these numbers."""
+    """Of each case only so many trials; 0: all. `only`: only the trials with these numbers.
+
+    `until_bad`: in an order drawn by the seed, and no more once one is bad.
+    """
 
     size: int = 0
     seed: int = 0
     only: tuple[int, ...] = ()
+    until_bad: bool = False
 
 
 Progress = Callable[[int, int, "Trial | None"], None]
 
 
-def conduct(cases: Sequence[Case], workers: int, sample: Sample, progress: Progress) -> list[Tried]:
-    """Record what must be recorded, number the trials, and try them. Raises LabError."""
+def conduct(
+    cases: Sequence[Case],
+    workers: int,
+    sample: Sample,
+    progress: Progress,
+    looking: Callable[[str], None] = lambda words: None,
+) -> list[Tried]:
+    """Record what must be recorded (`looking` is told how far that is), number the trials, and try them.
+
+    Raises LabError.
+    """
     tried = [Tried(case, skip=case.skip or _missing(case)) for case in cases]
     going = [one for one in tried if not one.skip and not one.case.not_offered]
     with _Workers(cases, workers) as crew:
-        crew.run([(one, {"do": "record"}) for one in going if one.case.recorded], lambda: progress(0, 0, None))
+        verbs = [(one, {"do": "record"}) for one in going if one.case.recorded]
+        found = 0
+
+        def counted(trial: Trial | None) -> None:
+            nonlocal found
+            found += 1
+            looking(f"{found} of {len(verbs)} verbs recorded")
+
+        crew.run(verbs, lambda: progress(0, 0, None), counted)
         for one in going:
             if not one.case.recorded:
                 one.variants = variants(one.case, ())
@@ -77,11 +98,15 @@ def conduct(cases: Sequence[Case], workers: int, sample: Sample, progress: Progr
             for one in going
             for at in one.chosen
         ]
+        if sample.until_bad:
+            random.Random(sample.seed).shuffle(jobs)
         done = 0
 
         def told(trial: Trial | None) -> None:
             nonlocal done
             done += trial is not None
+            if sample.until_bad and trial is not None and trial.verdict == "fail":
+                crew.enough = True
             progress(done, len(jobs), trial)
 
         crew.run(jobs, lambda: told(None), told)
@@ -126,7 +151,7 @@ class _Workers:
         self.keepers: dict[int, int] = {}  # our end of the socket -> keeper
         self.sockets: dict[int, socket.socket] = {}
         self.rest: dict[int, bytes] = {}
-        self.refused = ""
+        self.enough = False  # what waits is not done any more
 
     def __enter__(self) -> _Workers:
         return self
@@ -172,7 +197,9 @@ class _Workers:
             while doing:
                 for key, _ in selector.select(0.1):
                     for message in self._hear(key.fd):
-                        _take(doing.pop(key.fd), message, told)
+                        trial = _take(doing.pop(key.fd), message)
+                        if told is not None:
+                            told(trial)
                         self._next(key.fd, waiting, doing, last)
                 tick()
 
@@ -181,6 +208,8 @@ class _Workers:
         last: dict[int, Any],
     ) -> None:  # fmt: skip
         key = last.get(number)
+        if self.enough:
+            return
         if key not in waiting:
             if not waiting:
                 return
@@ -207,7 +236,8 @@ def stand_key(case: Case) -> tuple[Any, ...]:
     return case.stack, case.topology, case.plan.params.disk, case.plan.params.apart, case.reading
 
 
-def _take(one: Tried, message: dict[str, Any], told: Callable[[Trial | None], None] | None) -> None:
+def _take(one: Tried, message: dict[str, Any]) -> Trial | None:
+    """What a worker says about a case; the trial, if it is one."""
     match message["kind"]:
         case "points":
             one.variants = variants(one.case, [Point(**point) for point in message["points"]])
@@ -216,10 +246,9 @@ def _take(one: Tried, message: dict[str, Any], told: Callable[[Trial | None], No
         case "missing":
             one.skip = message["text"]
         case "trial":
-            trial = _trial(message["trial"])
-            one.trials.append(trial)
-            if told is not None:
-                told(trial)
+            one.trials.append(_trial(message["trial"]))
+            return one.trials[-1]
+    return None
 
 
 def _trial(values: Mapping[str, Any]) -> Trial:
@@ -315,7 +344,7 @@ def _row(scenario: Scenario, tried: Sequence[Tried], ran: Sequence[tuple[str, Tr
         tried=len(trials),
         bad=tuple(trial.number for trial in bad),
         skipped=tuple(skipped),
-        trials=tuple(bad[:EVIDENCE] + unknown[:EVIDENCE] + good),
+        trials=tuple(_telling(bad) + _telling(unknown) + good),
         marks=tuple(
             (one.case.where, "".join(MARKS[trial.verdict] for trial in sorted(one.trials, key=lambda t: t.number)))
             for one in mine
@@ -326,6 +355,16 @@ def _row(scenario: Scenario, tried: Sequence[Tried], ran: Sequence[tuple[str, Tr
         source=scenario.source,
         seconds=round(sum(trial.seconds for trial in trials), 3),
     )
+
+
+def _telling(trials: Sequence[Trial]) -> list[Trial]:
+    """At most `EVIDENCE` of them, first one of each kind of mistake in each case; in the order of their numbers."""
+    first: dict[tuple[str, tuple[str, ...], str], Trial] = {}
+    for trial in trials:
+        first.setdefault((trial.where, trial.problems, trial.trouble), trial)
+    chosen = list(first.values())[:EVIDENCE]
+    chosen += [trial for trial in trials if trial not in chosen][: EVIDENCE - len(chosen)]
+    return sorted(chosen, key=lambda trial: trial.number)
 
 
 def _verdict(mine: Sequence[Tried], trials: Sequence[Trial], skipped: bool) -> Verdict:

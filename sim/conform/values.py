@@ -56,7 +56,7 @@ class Trial:
 class Row:
     """One requirement. `points`: how many trials it has where it enumerates (else 0); `tried`: how many were made.
 
-    `skipped`: what this machine lacks, for each case that could not be tried. `trials`: the evidence: all that did
+    `skipped`: "CASE: what this machine lacks" for each that could not be tried. `trials`: the evidence: all that did
     not pass, and the first that did.
     """
 

@@ -1,0 +1,91 @@
+"""`sim conform` for real: the sound script passes, each broken one fails what it breaks, and it matters not who tries.
+
+Which broken scripts are tried is drawn by SIM_SEED, printed below; with SIM_EVERY_POINT=1 all are, at every point.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from sim.commands import program
+from sim.conform.cases import cases_of, plans_of, requirements
+from sim.conform.conduct import Sample, conduct, rows, run_scenarios
+from sim.conform.values import Row
+from sim.crash import chosen_seed
+
+BROKEN = sorted((Path(__file__).parents[1] / "data" / "broken").glob("*.yaml"))
+EVERY = os.environ.get("SIM_EVERY_POINT") == "1"
+SEED = chosen_seed()
+DRAWN = BROKEN if EVERY else sorted(random.Random(SEED).sample(BROKEN, 8))
+print(f"broken initscripts drawn by SIM_SEED={SEED}")
+
+
+def rows_of(mechanism: str, only: set[str], size: int = 0, workers: int = 2, until_bad: bool = False) -> dict[str, Row]:
+    """The table of some requirements."""
+    scenarios = [one for one in requirements() if one.requirement and one.requirement.id in only]
+    ran = run_scenarios(plans_of(scenarios, mechanism), workers, lambda: None)
+    tried = conduct(cases_of(scenarios, mechanism), workers, Sample(size, SEED, until_bad=until_bad), lambda *_: None)
+    return {row.id: row for row in rows(scenarios, tried, ran)}
+
+
+@pytest.mark.parametrize("file", DRAWN, ids=lambda path: path.stem)
+def test_a_broken_initscript_fails_what_it_breaks(file: Path) -> None:
+    identity = file.name.partition("-")[0]
+    row = rows_of(str(file), {identity}, until_bad=not EVERY)[identity]
+    assert row.verdict == "fail", row.why
+    assert row.bad and row.why
+    trial = row.trials[0]
+    assert trial.problems and trial.steps
+
+
+def test_the_sound_initscript_passes_what_a_broken_one_fails() -> None:
+    found = rows_of("initscript", {"B1", "K2", "K10", "M2", "T4"}, size=6)
+    assert {identity: row.verdict for identity, row in found.items()} == dict.fromkeys(found, "pass")
+    assert found["T4"].points > found["T4"].tried > 0
+
+
+def test_it_matters_neither_how_often_nor_by_how_many_workers_it_is_tried() -> None:
+    broken = next(str(path) for path in BROKEN if path.name.startswith("K8-"))
+    tables = [rows_of(broken, {"K3", "K8", "M2"}, size=12, workers=workers) for workers in (2, 1, 2)]
+    told = [{row.id: (row.verdict, row.points, row.tried, row.bad) for row in table.values()} for table in tables]
+    assert told[0] == told[1] == told[2]
+    assert told[0]["K8"][0] == "fail" and told[0]["M2"][0] == "pass"
+
+
+def run(*words: str) -> tuple[int, str]:
+    """The command: exit status and standard output."""
+    done = CliRunner(mix_stderr=False).invoke(program, ["conform", *words], standalone_mode=False)
+    return int(done.return_value or 0), done.stdout
+
+
+def test_one_bad_trial_can_be_repeated_alone(tmp_path: Path) -> None:
+    broken = next(str(path) for path in BROKEN if path.name.startswith("K8-"))
+    status, _ = run(broken, "--only", "K8", "--json", str(tmp_path / "all.json"), "--html", str(tmp_path))
+    found: dict[str, Any] = json.loads((tmp_path / "all.json").read_text())["requirements"]["K8"]
+    assert status == 1 and found["verdict"] == "fail" and found["points"] > len(found["bad"]) > 0
+    assert "<html" in (tmp_path / "index.html").read_text()
+    number = found["bad"][0]
+    status, _ = run(broken, "--only", "K8", "--at", str(number), "--json", str(tmp_path / "one.json"))
+    again = json.loads((tmp_path / "one.json").read_text())["requirements"]["K8"]
+    assert status == 1 and again["bad"] == [number]
+
+
+def test_a_verb_that_is_not_named_is_not_asked_for(tmp_path: Path) -> None:
+    file = tmp_path / "only-begin.yaml"
+    file.write_text('mechanism: 1\nname: only-begin\nbegin: "true"\nstack: ifcfg\ncovers: [files]\n')
+    status, _ = run(str(file), "--only", "B5,K1,T1,M1", "--json", str(tmp_path / "table.json"))
+    found = json.loads((tmp_path / "table.json").read_text())["requirements"]
+    assert {identity: row["verdict"] for identity, row in found.items()} == {
+        "B5": "pass",
+        "K1": "not-offered",
+        "T1": "not-offered",
+        "M1": "not-offered",
+    }
+    assert status == 0
