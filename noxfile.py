@@ -62,6 +62,17 @@ def scenarios(session: nox.Session) -> None:
 
 
 @nox.session
+def conform(session: nox.Session) -> None:
+    """Every requirement, sampled, of the example initscript and of snapcore; `-- --full`: every point."""
+    prepare(session)
+    words = [word for word in session.posargs if word != "--full"]
+    quick = [] if "--full" in session.posargs else ["--quick"]
+    for mechanism in ("initscript", "initscript-ifupdown", "snapcore"):
+        report = results(session, f"-{mechanism}.xml")
+        session.run("sim", "conform", mechanism, *quick, "--junit", report, *words)
+
+
+@nox.session
 def unprivileged(session: nox.Session) -> None:
     """Every shipped scenario again, as an ordinary user."""
     prepare(session)
@@ -117,5 +128,5 @@ def demo(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def full(session: nox.Session) -> None:
     """Everything: all of the above."""
-    for name in ("lint", "types", "unit", "world", "crash", "scenarios", "unprivileged", "grid"):
+    for name in ("lint", "types", "unit", "world", "crash", "scenarios", "conform", "unprivileged", "grid"):
         session.notify(name)

@@ -86,9 +86,8 @@ def conduct(
         def counted(trial: Trial | None) -> None:
             nonlocal found
             found += 1
-            looking(f"{found} of {len(verbs)} verbs recorded")
 
-        crew.run(verbs, lambda: progress(0, 0, None), counted)
+        crew.run(verbs, lambda: looking(f"{found} of {len(verbs)} verbs recorded"), counted)
         for one in going:
             if not one.case.recorded:
                 one.variants = variants(one.case, ())
