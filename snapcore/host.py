@@ -57,7 +57,7 @@ def covered(path: str, covers: Iterable[Cover]) -> bool:
             wanted = above.split("/")
             if len(wanted) != len(parts) or not all(Chooser([b])(a) for a, b in zip(parts, wanted)):
                 continue
-            if Chooser([last], () if last == name else cover.exclude)(name):
+            if Chooser([last], () if last == name else cover.exclude)(name) and not cover.leaves_out(name):
                 return True
     return False
 
@@ -169,7 +169,7 @@ class Host:
                 patterns.setdefault(folder, []).append(name)
             for pattern, wanted in patterns.items():
                 for folder in scan.folders(pattern.split("/"), ""):
-                    scan.folder(folder, wanted, cover.exclude, by_folder.get(folder, []))
+                    scan.folder(folder, wanted, cover, by_folder.get(folder, []))
         return Found(scan.with_hard_links(), frozenset(scan.own), scan.devices, scan.troubles)
 
     # Writing.
@@ -318,20 +318,22 @@ class _Scan:
         self.devices.setdefault(status.st_dev, path)
         return _entry(state.FOLDER, status, files.read_xattrs(fd))
 
-    def folder(self, folder: str, patterns: list[str], exclude: Iterable[str], known: list[str]) -> None:
+    def folder(self, folder: str, patterns: list[str], cover: Cover, known: list[str]) -> None:
         """Reads the names of one folder that fit."""
         literal = [name for name in patterns if not has_magic(name)]
         present = set(literal)
         if len(literal) < len(patterns):
             if folder:
                 self.own.add(folder)
-            meant = Chooser(patterns, exclude)
+            meant = Chooser(patterns, cover.exclude)
             try:
                 present.update(filter(meant, files.names(self.tree.folder(folder))))
             except OSError as error:
                 self._failed(folder, error)
                 present.update(filter(meant, known))
         for name in sorted(present):
+            if cover.leaves_out(name):
+                continue
             path = join(folder, name)
             seen = self.entries.get(path)
             if seen is not None and seen.kind != state.OTHER:  # one family's folder may be another one's file

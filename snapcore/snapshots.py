@@ -158,13 +158,11 @@ def _action(difference: Difference) -> str:
 
 def interface(path: str, covers: Sequence[Cover]) -> str:
     """The interface that a file is about, as its profile says; ''."""
-    import re
-
     for cover in covers:
         if cover.interface and host.covered(path, [cover]):
-            match = re.fullmatch(cover.interface, split(path)[1], re.DOTALL)
-            if match:
-                return match.group(1)
+            about = cover.about(split(path)[1])
+            if about:
+                return about
     return ""
 
 

@@ -55,6 +55,21 @@ class Cover(NamedTuple):
     """Regular expression over a file's name; its first group is the interface that the file is about."""
     sources: tuple[str, ...] = ()
     """Files whose `source` lines name further ones. Followed once, by `Host.resolve`; () ever after."""
+    only: tuple[str, ...] = ()
+    """If any: files that are about another interface than these are not covered."""
+
+    def about(self, name: str) -> str:
+        """The interface that a file of this name is about; '' for none in particular."""
+        if not self.interface:
+            return ""
+        import re
+
+        match = re.fullmatch(self.interface, name, re.DOTALL)
+        return match.group(1) if match else ""
+
+    def leaves_out(self, name: str) -> bool:
+        """Whether a file of this name is about an interface that is none of `only`."""
+        return bool(self.only) and self.about(name) not in ("", *self.only)
 
 
 def escaped(path: str) -> str:
@@ -160,6 +175,7 @@ def snapshot_to_json(snapshot: Snapshot) -> bytes:
             "serial": snapshot.serial,
             "covers": [
                 {"family": c.family, "include": list(c.include), "exclude": list(c.exclude), "interface": c.interface}
+                | ({"only": list(c.only)} if c.only else {})
                 for c in snapshot.covers
             ],
             "entries": {path: entry_to_json(entry) for path, entry in snapshot.entries.items()},
@@ -173,7 +189,10 @@ def snapshot_from_json(data: bytes, what: str) -> Snapshot:
     try:
         entries = {path: entry_from_json(plain) for path, plain in document["entries"].items()}
         covers = tuple(
-            Cover(c["family"], tuple(c["include"]), tuple(c["exclude"]), c["interface"]) for c in document["covers"]
+            Cover(
+                c["family"], tuple(c["include"]), tuple(c["exclude"]), c["interface"], only=tuple(c.get("only", ()))
+            )
+            for c in document["covers"]
         )
         for path in (*entries, *(pattern for cover in covers for pattern in cover.include)):
             if not path or any(part in ("", ".", "..") for part in path.split("/")) or "\0" in path:

@@ -3,6 +3,9 @@
     open                                the record of the open transaction; absent: there is none
     snapshots/NAME/manifest.json        see `state`
     snapshots/NAME/files/etc/…          the saved files, in their own tree
+    snapshots/NAME/kernel.json          the kernel's network state, where it was saved: see `netstate`
+    snapshots/NAME/watcher              the process that holds the deadline, which it keeps locked: see `guard`
+    last-committed, last-rolled-back    how the last transaction with a deadline ended: its record
     archive/NUMBER/…                    what rollbacks discarded, in the same form; the oldest go first
 
 The record appears by one rename, after all that it names is durable, and disappears by one rename: these two are
@@ -36,8 +39,12 @@ if TYPE_CHECKING:
 PLACE = "var/lib/snapcore"
 RECORD = b"open"
 PENDING = b".open"
+KERNEL = b"kernel.json"
 ENDED = {"commit": b".committed", "rollback": b".rolled-back"}
 """What a record becomes by each verb, until it is tidied away."""
+LAST = {"commit": b"last-committed", "rollback": b"last-rolled-back"}
+"""What the record of a transaction with a deadline becomes after that: for who waits for its end."""
+WATCHER = b"watcher"
 TRANSACTION = "transaction-"
 """Names of the snapshots that belong to transactions begin with this."""
 LOCK_WAIT_S = 5.0
@@ -54,6 +61,14 @@ class Owner(NamedTuple):
     uid: int
     pid: int
     command: str
+
+
+class Process(NamedTuple):
+    """A process, told from a later one with the same number."""
+
+    pid: int
+    start: int
+    """When it was started, in clock ticks since the boot (proc(5), /proc/PID/stat field 22)."""
 
 
 class Record(NamedTuple):
@@ -83,13 +98,37 @@ class Record(NamedTuple):
     touched: Sequence[str] = ()
     """Paths that `touch` announced."""
     deadline: str = ""
-    """UTC, ISO 8601; '' for none."""
+    """UTC, ISO 8601, for people; '' for none."""
+    deadline_boottime: float = 0.0
+    """The deadline: CLOCK_BOOTTIME of the boot that `boot_id` names, in seconds."""
+    clients: Sequence[Process] = ()
+    """The processes whose end, of any of them, is to be answered by a rollback."""
+    change: Process | None = None
+    """The command of `try`, leader of a process group unless it has the terminal."""
+    attempts: int = 3
+    """After how many failed rollbacks of a transaction whose deadline has passed the rest is left to the boot."""
+    kernel_sha256: str = ""
+    """Of the bytes of the kernel's saved state; '' where it was not saved."""
+    instance: str = ""
+    """The network stack whose state was saved, see `words.instance`."""
+    strategy: str = "minimal"
+    """How a rollback brings the running host back: see `running`."""
+    new_devices: str = "delete"
+    external_ports: str = "keep"
+    only: Sequence[str] = ()
+    """The interfaces that the transaction is about; () for all."""
+    nft: bool = False
+    """Whether the nftables rule set was saved too."""
+    bounced: Sequence[str] = ()
+    """Configurations (`STACK:NAME`) that a rollback has taken down and has to bring up again."""
 
     def to_json(self) -> bytes:
         from snapcore.state import FORMAT, seal
 
         plain = self._asdict()
         plain["owner"] = self.owner._asdict()
+        plain["clients"] = [client._asdict() for client in self.clients]
+        plain["change"] = self.change._asdict() if self.change else None
         return seal({"format": FORMAT, "kind": "transaction", **plain})
 
 
@@ -99,8 +138,10 @@ def record_from_json(data: bytes, what: str) -> Record:
 
     document = unseal(data, what, "transaction")
     try:
-        plain = {field: document[field] for field in Record._fields}
+        plain = {field: document[field] for field in Record._fields if field in document}  # an older one has fewer
         plain["owner"] = Owner(**plain["owner"])
+        plain["clients"] = tuple(Process(**client) for client in plain.get("clients", ()))
+        plain["change"] = Process(**plain["change"]) if plain.get("change") else None
         return Record(**plain)
     except (KeyError, TypeError) as error:
         raise Corrupt(f"{what}: makes no sense: {error!r}") from None
@@ -286,6 +327,37 @@ class Store:
         os.fsync(folder)
         return record_from_json(data, f"{self.place}/{ENDED[verb].decode()}")
 
+    def remember(self, verb: str) -> None:
+        """Keeps the record that `verb` has just ended until the next one is kept."""
+        folder = self._folder()
+        os.rename(ENDED[verb], LAST[verb], src_dir_fd=folder, dst_dir_fd=folder)
+        for other in LAST.values():
+            if other != LAST[verb]:
+                files.remove(folder, other)
+
+    def outcome(self, id: str = "") -> tuple[str, Record] | None:
+        """(the verb that ended it, the record) of this transaction (of the last one); None where it is not known.
+
+        Only those with a deadline are remembered.
+        """
+        if self._open() is None:
+            return None
+        for names in (ENDED, LAST):
+            for verb, name in names.items():
+                try:
+                    record = record_from_json(files.read_file(self._folder(), name), f"{self.place}/{name.decode()}")
+                except (OSError, Corrupt):
+                    continue
+                if id in ("", record.id):
+                    return verb, record
+        return None
+
+    def watcher(self, record: Record, *, make: bool = False) -> int:
+        """A descriptor of the file that the watcher of a transaction keeps locked; `OSError` where there is none."""
+        folder = self._folder(f"snapshots/{record.snapshot}")
+        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT if make else 0)
+        return os.open(WATCHER, flags, 0o600, dir_fd=folder)
+
     def sync(self) -> None:
         """Makes the store durable, with the folders that it is in."""
         folder = self._folder()
@@ -465,6 +537,11 @@ class Writer:
             files.write_file(self._tree.folder(""), raw(name), data)
         return files.sha256(data)
 
+    def kernel(self, data: bytes) -> str:
+        """Writes the kernel's state beside the files; the SHA-256 of its bytes."""
+        files.write_file(self._tree.folder(""), KERNEL, data)
+        return files.sha256(data)
+
     def close(self) -> None:
         self._tree.close()
 
@@ -497,6 +574,19 @@ class Reader:
             raise Corrupt(f"{where}: torn or altered: its SHA-256 is another one")
         return data
 
+    def kernel(self, sha256: str) -> bytes:
+        """The kernel's saved state; `Corrupt` where it is not the one that was saved."""
+        where = f"{self._what}/{KERNEL.decode()}"
+        try:
+            data = files.read_file(self._tree.folder(""), KERNEL)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.EINVAL, errno.ENXIO, *files.NOT_A_FOLDER):
+                raise Corrupt(f"{where}: missing (--no-kernel gives the files back alone)") from None
+            raise
+        if files.sha256(data) != sha256:
+            raise Corrupt(f"{where}: torn or altered: its SHA-256 is another one (--no-kernel: the files alone)")
+        return data
+
     def add(self) -> Writer:
         """Adds to the snapshot. The writer lasts as long as this reader and needs no closing."""
         return Writer(self._tree)
@@ -522,5 +612,9 @@ def summary(record: Record) -> dict[str, Any]:
     """A record as `status --json` shows it: without the token."""
     plain = record._asdict()
     plain["owner"] = record.owner._asdict()
-    del plain["token_sha256"], plain["manifest_sha256"]
+    plain["clients"] = [client.pid for client in record.clients]
+    plain["change"] = record.change.pid if record.change else None
+    del plain["deadline_boottime"]
+    del plain["token_sha256"], plain["manifest_sha256"], plain["kernel_sha256"]
+    plain["kernel"] = bool(record.kernel_sha256)
     return plain

@@ -43,9 +43,9 @@ def hashed(token: str) -> str:
     return sha256(token.encode("utf-8", "surrogateescape"))
 
 
-def now() -> str:
+def now(later_s: float = 0.0) -> str:
     """UTC, ISO 8601: for people. No decision is made by the wall clock."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + later_s))
 
 
 def boot_id() -> str:
@@ -54,6 +54,40 @@ def boot_id() -> str:
             return file.read().strip()
     except OSError:
         return ""
+
+
+def instance() -> str:
+    """Which network stack this process sees: of containers on one host each has its own; '' where it can't be told."""
+    try:
+        return f"{boot_id()} {os.readlink('/proc/self/ns/net')}"
+    except OSError:
+        return ""
+
+
+def boottime() -> float:
+    """Seconds since the boot, those of suspension counted too (clock_gettime(2), CLOCK_BOOTTIME)."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def left_s(record: Record) -> float | None:
+    """Seconds until the deadline of a transaction, negative after it; None where it has none.
+
+    What was begun before this boot is over: the boot should have undone it.
+    """
+    if not record.deadline:
+        return None
+    if record.boot_id != boot_id():
+        return -1.0
+    return record.deadline_boottime - boottime()
+
+
+def log(root: str, line: str) -> None:
+    """To the system's log, where stderr may go nowhere. Of this host only."""
+    import syslog
+
+    if os.path.abspath(root) == "/":
+        syslog.openlog("snapcore", syslog.LOG_PID, syslog.LOG_DAEMON)
+        syslog.syslog(syslog.LOG_ERR, shown(line))
 
 
 def caller() -> str:
