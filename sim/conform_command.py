@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 QUICK = 1
 """Trials of each case in a quick run."""
-QUICK_CYCLES = 55
-"""More than the copies that a state may hold: one copy left by each cycle shows."""
 
 
 @click.command()
@@ -136,7 +134,7 @@ def _table(
     seed = chosen_seed() if quick else 0
     cases, plans = cases_of(scenarios, name), plans_of(scenarios, name)
     if quick:
-        cases, plans = quickly(cases, plans, seed, QUICK_CYCLES)
+        cases, plans = quickly(cases, plans, seed)
     count = workers or len(os.sched_getaffinity(0))
     sample = Sample(QUICK if quick and not at else 0, seed, at)
     with Progress(console, f"conform {mechanism.name}") as progress:

@@ -39,14 +39,14 @@ _IP_MTU_DISCOVER, _IP_PMTUDISC_DO = 10, 2
 _IPV6_MTU_DISCOVER = 23
 _IPV6_DONTFRAG = 62
 _IP_PKTINFO = 8
-_MSG_ERRQUEUE = 0x2000
-_ORIGIN_LOCAL, _ORIGIN_ICMP, _ORIGIN_ICMP6 = 1, 2, 3  # linux/errqueue.h
-_ICMP_REDIRECT = 5  # RFC 792
+MSG_ERRQUEUE = 0x2000
+_ORIGIN_LOCAL, ORIGIN_ICMP, ORIGIN_ICMP6 = 1, 2, 3  # linux/errqueue.h
+ICMP_REDIRECT = 5  # RFC 792
 _ICMP4 = {0: "no-route", 1: "neighbour-unreachable", 2: "refused", 3: "refused", 4: "too-big", 5: "no-route",
           6: "no-route", 7: "neighbour-unreachable", 9: "prohibited", 10: "prohibited", 13: "prohibited"}  # fmt: skip
 _ICMP6 = {0: "no-route", 1: "prohibited", 2: "no-route", 3: "neighbour-unreachable", 4: "refused", 5: "prohibited",
           6: "no-route"}  # fmt: skip
-_ERRNO = {
+ERRNO = {
     errno.ENETUNREACH: "no-route",
     errno.EHOSTUNREACH: "neighbour-unreachable",
     errno.EADDRNOTAVAIL: "no-address",
@@ -207,7 +207,7 @@ def _send(attempt: _Try, machines: Mapping[str, Machine], selector: selectors.Ba
         if attempt.sock is None or attempt.error or asked != attempt.address:
             _forget(attempt, selector)
             with kernel.inside(machine.running.netns):
-                attempt.sock = _open(attempt.target, attempt.address)
+                attempt.sock = open_socket(attempt.target, attempt.address)
             attempt.error = ""
             attempt.began = time.monotonic()
             _connect(attempt)
@@ -250,7 +250,7 @@ def _forget(attempt: _Try, selector: selectors.BaseSelector) -> None:
         attempt.sock = None
 
 
-def _open(target: Target, address: str) -> socket.socket:
+def open_socket(target: Target, address: str) -> socket.socket:
     v4 = _version(address) == 4
     family = socket.AF_INET if v4 else socket.AF_INET6
     flow = target.flow
@@ -358,27 +358,27 @@ def _failed(attempt: _Try, error: OSError) -> None:
     """Note why; the error queue knows more than errno (who said it, and the ICMP code)."""
     number = error.errno or 0
     if number:
-        attempt.error, attempt.detail = _ERRNO.get(number, "timeout"), os.strerror(number)
+        attempt.error, attempt.detail = ERRNO.get(number, "timeout"), os.strerror(number)
     if attempt.sock is None:
         return
     with contextlib.suppress(OSError):
-        _, ancillary, _, _ = attempt.sock.recvmsg(512, 512, _MSG_ERRQUEUE)
+        _, ancillary, _, _ = attempt.sock.recvmsg(512, 512, MSG_ERRQUEUE)
         for _, _, data in ancillary:
             number, origin, kind, code = struct.unpack_from("=IBBB", data)
-            if origin == _ORIGIN_ICMP and kind == _ICMP_REDIRECT:
+            if origin == ORIGIN_ICMP and kind == ICMP_REDIRECT:
                 continue  # advice, and no error
-            if origin in (_ORIGIN_ICMP, _ORIGIN_ICMP6):
-                attempt.error = _icmp_reason(origin, kind, code)
+            if origin in (ORIGIN_ICMP, ORIGIN_ICMP6):
+                attempt.error = icmp_reason(origin, kind, code)
                 attempt.detail = f"ICMP type {kind} code {code} came back"
                 if attempt.error == "refused" and attempt.target.flow.protocol == "icmp":
                     attempt.error = "filtered"  # a ping has no port that could be closed: a filter says so
-            elif number in _ERRNO:
-                attempt.error, attempt.detail = _ERRNO[number], os.strerror(number)
+            elif number in ERRNO:
+                attempt.error, attempt.detail = ERRNO[number], os.strerror(number)
 
 
-def _icmp_reason(origin: int, kind: int, code: int) -> str:
+def icmp_reason(origin: int, kind: int, code: int) -> str:
     """RFC 792 and RFC 4443: destination unreachable, too big, time exceeded (a packet that went in circles)."""
-    if origin == _ORIGIN_ICMP:
+    if origin == ORIGIN_ICMP:
         return {3: _ICMP4.get(code, "timeout"), 11: "no-route"}.get(kind, "timeout")
     return {1: _ICMP6.get(code, "timeout"), 2: "too-big", 3: "no-route"}.get(kind, "timeout")
 

@@ -79,3 +79,7 @@ class WrongState(SnapcoreError):
     """The verb is not allowed in this state (199, as scripts of the 2011 proposal have it)."""
 
     status = EXIT_WRONG_STATE
+
+
+class DeadlinePassed(WrongState):
+    """The transaction's time is over: it is rolled back, whatever was to be done with it."""

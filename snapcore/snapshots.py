@@ -185,6 +185,7 @@ def load(at: Host, store: Store, name: str, claim: Claim) -> Loaded:
         else:
             transaction.check_claim(record, claim, "load")
             phase.after(record.phase, "touch")
+            transaction.check_deadline(record, "load")
         mine = record.purpose == purpose
         try:
             given = restore.give_back(at, reader.snapshot.covers, reader.snapshot.entries, reader.content, _nothing)

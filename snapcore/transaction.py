@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 
 from snapcore import phase, profiles, restore, state
-from snapcore.errors import Corrupt, ForeignChange, Incomplete, NotOwner, NotSaved, SnapcoreError, Usage
+from snapcore.errors import Corrupt, DeadlinePassed, ForeignChange, Incomplete, NotOwner, NotSaved, SnapcoreError, Usage
 from snapcore.files import shown
 from snapcore.host import covered
 from snapcore.store import Owner, Record
 from snapcore.values import NamedTuple
-from snapcore.words import boot_id, caller, hashed, held_by, now, reason
+from snapcore.words import boot_id, boottime, caller, hashed, held_by, left_s, now, reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from snapcore.diff import Difference
     from snapcore.host import Found, Host
     from snapcore.state import Cover, Entry
-    from snapcore.store import Reader, Store
+    from snapcore.store import Process, Reader, Store
 
 RESTORE, KEEP, FAIL = "restore", "keep-external", "fail"
 POLICIES = (RESTORE, KEEP, FAIL)
@@ -38,6 +38,10 @@ class Terms(NamedTuple):
     policy: str = RESTORE
     purpose: str = ""
     """The verb that this transaction is part of (`load NAME`); '' if it is a transaction of its own."""
+    timeout_s: float = 0.0
+    """After how many seconds it is rolled back; 0: it has no deadline. See `guard`."""
+    clients: Sequence[Process] = ()
+    """Processes whose end is to be answered by a rollback."""
 
 
 DEFAULT_TERMS = Terms()
@@ -101,7 +105,7 @@ def arm(host: Host, store: Store, covers: Sequence[Cover], terms: Terms) -> Begu
     record = _new_record(store.free_name(), token, terms)
     try:
         sha256, saved = _save(host, store, covers, record)
-        record = record._replace(manifest_sha256=sha256)
+        record = _with_deadline(record._replace(manifest_sha256=sha256), terms.timeout_s)
         store.arm(record)
     except BaseException as error:
         left = _disarm(store, record)
@@ -109,6 +113,20 @@ def arm(host: Host, store: Store, covers: Sequence[Cover], terms: Terms) -> Begu
             raise NotSaved(f"could not save the configuration{left}: {reason(error)}") from error
         raise
     return Begun(record, token, saved)
+
+
+def _with_deadline(record: Record, timeout_s: float) -> Record:
+    """The time runs from the moment at which the transaction opens."""
+    if not timeout_s:
+        return record
+    return record._replace(deadline=now(timeout_s), deadline_boottime=boottime() + timeout_s)
+
+
+def check_deadline(record: Record, verb: str) -> None:
+    """`DeadlinePassed` where it has; the store is locked, so that nobody else answers it meanwhile."""
+    left = left_s(record)
+    if left is not None and left <= 0:
+        raise DeadlinePassed(f"{verb}: the deadline, {record.deadline}, has passed: it is rolled back")
 
 
 def _refuse_second(store: Store) -> None:
@@ -142,6 +160,7 @@ def _new_record(snapshot: str, token: str, terms: Terms) -> Record:
         boot_id=boot_id(),
         phase=phase.OPEN,
         purpose=terms.purpose,
+        clients=terms.clients,
         track=terms.track,
         policy=terms.policy,
     )
@@ -178,6 +197,7 @@ def touch(host: Host, store: Store, paths: Iterable[str], claim: Claim) -> Recor
     assert not ended
     check_claim(record, claim, "touch")
     phase.after(record.phase, "touch")
+    check_deadline(record, "touch")
     wanted = [path for path in dict.fromkeys(paths) if path not in record.touched]
     try:
         record = _save_touched(host, store, record, wanted)
@@ -235,6 +255,8 @@ def commit(host: Host, store: Store, claim: Claim) -> Committed:
         return Committed(record, tidy(store))
     check_claim(record, claim, "commit")
     phase.after(record.phase, "commit", force=claim.force)
+    if record.phase == phase.OPEN:  # else it was forced: what can't be rolled back can be kept at any time
+        check_deadline(record, "commit")
     return end_commit(host, store, record)
 
 
@@ -247,7 +269,7 @@ def end_commit(host: Host, store: Store, record: Record | None) -> Committed:
         store.end("commit")
     except OSError as error:
         raise SnapcoreError(f"could not commit, the transaction stays open: {reason(error)}") from error
-    return Committed(record, tidy(store))
+    return Committed(record, tidy(store, "commit" if record is not None and record.deadline else ""))
 
 
 def _covers(host: Host, store: Store, record: Record | None) -> Sequence[Cover]:
@@ -339,7 +361,7 @@ def roll_back(host: Host, store: Store, record: Record, policy: str = RESTORE) -
         raise Incomplete(message, error.differences) from error
     finally:
         reader.close()
-    return RolledBack(record, given.undone, [*work.notes, *tidy(store)])
+    return RolledBack(record, given.undone, [*work.notes, *tidy(store, "rollback" if record.deadline else "")])
 
 
 def undo_entries(record: Record, entries: dict[str, Entry]) -> dict[str, Entry]:
@@ -413,9 +435,14 @@ class _Rollback:
             pass  # the disk that made the rollback fail is the disk of the record
 
 
-def tidy(store: Store) -> list[str]:
-    """After the end: what is left of the transaction. The next call tries again where this one fails."""
+def tidy(store: Store, remember: str = "") -> list[str]:
+    """After the end: what is left of the transaction. The next call tries again where this one fails.
+
+    `remember`: the verb that ended it, where somebody may want to know.
+    """
     try:
+        if remember:
+            store.remember(remember)
         store.sweep()
     except OSError as error:
         return [f"could not tidy up {store.place} (the next call tries again): {reason(error)}"]
