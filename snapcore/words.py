@@ -90,6 +90,21 @@ def log(root: str, line: str) -> None:
         syslog.syslog(syslog.LOG_ERR, shown(line))
 
 
+def process_fields(pid: int) -> list[str]:
+    """What /proc/PID/stat says behind the command's name (proc(5), from field 3 on); [] for no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].decode("ascii", "replace").split()
+    except OSError:
+        return []
+
+
+def process_start(pid: int) -> int:
+    """When a process was started, in clock ticks since the boot; -1 for no such process, or one that is dead."""
+    fields = process_fields(pid)
+    return int(fields[19]) if len(fields) > 19 and fields[0] not in ("Z", "X") else -1
+
+
 def caller() -> str:
     """The command line of the parent process: who called `snapcore` (its own says nothing)."""
     try:
