@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sim.scenario import Mechanism, Scenario
 
 QUICK = 1
-"""Trials of each case in a quick run."""
+"""Points of each case in a quick run."""
 
 
 @click.command()

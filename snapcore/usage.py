@@ -48,12 +48,38 @@ COMMON = (
 
 LABEL = Option("--label", "a word for people, shown by status and list", "TEXT")
 
+RUNNING = (
+    Option(
+        "--strategy",
+        "how a rollback brings the running host back: minimal (the default; the stack reloads what changed, then the"
+        " kernel is repaired), bounce-all, or netlink (without the stack)",
+        "STRATEGY",
+    ),
+    Option("--new-devices", "what a rollback does with devices that are new: delete (the default) or keep", "WHAT"),
+    Option(
+        "--external-ports",
+        "what a rollback does with ports that others have plugged into a bridge: keep (the default) or restore",
+        "WHAT",
+    ),
+    Option("--no-kernel", "files only: leave the running host as it is"),
+)
+"""Of the verbs that bring a running host back, and of those that open a transaction."""
+
+SAVING = (
+    Option("--kernel", "save the kernel's network state too where --root is not /; fail where that can't be done"),
+    Option("--only", "a transaction about this interface; may be repeated", "IFACE", many=True),
+    Option("--nft", "save the nftables rule set too"),
+)
+"""Of the verbs that open a transaction."""
+
 VERBS = (
     Verb(
         "begin",
         "save the configuration and open a transaction",
         (
             LABEL,
+            *SAVING,
+            *RUNNING,
             Option("--require-token", "ask everyone for the token, the same user too"),
             Option("--track", "save nothing now, but each file when `touch` announces its first change"),
             Option(
@@ -67,10 +93,10 @@ VERBS = (
     Verb("touch", "announce a change to files (and, after begin --track, save them)", (), ("FILE...",)),
     Verb("commit", "keep the configuration as it is now"),
     Verb("confirm", "commit a transaction that has a deadline"),
-    Verb("rollback", "give the saved configuration back"),
+    Verb("rollback", "give the saved configuration back", RUNNING),
     Verb("status", "tell whether a transaction is open (exit status 0) or none (3)"),
     Verb("diff", "compare with a snapshot (0: equal, 1: differs)", (), ("[NAME]", "[OTHER]")),
-    Verb("plan", "print what a rollback, or a load of NAME, would do", (), ("[NAME]",)),
+    Verb("plan", "print what a rollback, or a load of NAME, would do", RUNNING, ("[NAME]",)),
     Verb("boot", "roll an open transaction back; run before networking starts"),
     Verb("save", "save the configuration under a name", (LABEL,), ("NAME",)),
     Verb("list", "list the named snapshots"),
@@ -113,6 +139,13 @@ class Arguments:
         self.require_token = False
         self.track = False
         self.policy = "restore"
+        self.strategy = ""
+        self.new_devices = ""
+        self.external_ports = ""
+        self.kernel = False
+        self.no_kernel = False
+        self.only: list[str] = []
+        self.nft = False
         self.keep = "10"
         self.init: list[str] = []
         self.command = ""

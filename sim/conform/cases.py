@@ -23,7 +23,7 @@ STACKS = ("ifcfg", "ifupdown")
 """Those on which a mechanism is tried that does not name the only one it works with."""
 
 
-FEWER_CYCLES = 55
+FEWER_CYCLES = 52
 """More than the copies that a state may hold: one copy left by each cycle shows. On a requirement's first topology, and
 in a full run, there are as many cycles as it says."""
 

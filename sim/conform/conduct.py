@@ -52,7 +52,7 @@ class Tried:
 
 @dataclass(frozen=True)
 class Sample:
-    """Of each case only so many trials; 0: all. `only`: only the trials with these numbers.
+    """Of each case only so many points; 0: all. `only`: only the trials with these numbers.
 
     `until_bad`: in an order drawn by the seed, and no more once one is bad.
     """
@@ -134,7 +134,7 @@ def _number(tried: Sequence[Tried], sample: Sample) -> None:
         places = list(range(count))
         if sample.only:
             places = [at for at in places if one.first + at in sample.only]
-        elif 0 < sample.size < count:
+        elif 0 < sample.size < count and one.case.enumerates:  # kinds of change are few: all are tried
             places = sorted(chooser.sample(places, sample.size))
         one.chosen = places
 
