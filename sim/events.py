@@ -144,6 +144,40 @@ class SeenAtBoot:
 
 
 @dataclass(frozen=True)
+class OutageRead:
+    """What probes at 1 kHz saw of one flow, in one step or (None) from the first begin to the end of the last step.
+
+    `outage_ms`: the longest, from the sending of the first probe that was lost to that of the next that came back.
+    `late_ms`: the longest pause of the probes themselves, 0 where none is worth a word. `by`: icmp | udp.
+    """
+
+    at: float
+    step: int | None
+    flow: str
+    family: str
+    sent: int
+    lost: int
+    outage_ms: float
+    reason: str = ""
+    late_ms: float = 0.0
+    by: str = "icmp"
+
+
+@dataclass(frozen=True)
+class ConnectionRead:
+    """A TCP connection that was opened before the first begin, tried after the last step.
+
+    `outcome`: alive · broken · ended (one of its machines went down) · unknown (it could not be opened).
+    """
+
+    at: float
+    flow: str
+    family: str
+    outcome: Literal["alive", "broken", "ended", "unknown"]
+    detail: str = ""
+
+
+@dataclass(frozen=True)
 class Note:
     """Something the reader should know that is no verdict: a warning of the stack, a fallback that was taken."""
 
@@ -165,7 +199,18 @@ class RunEnded:
 
 
 Event = Union[
-    RunStarted, PhaseEnded, PoweredOff, FlowRead, StateRead, StepStarted, StepEnded, SeenAtBoot, Note, RunEnded
+    RunStarted,
+    PhaseEnded,
+    PoweredOff,
+    FlowRead,
+    StateRead,
+    StepStarted,
+    StepEnded,
+    SeenAtBoot,
+    OutageRead,
+    ConnectionRead,
+    Note,
+    RunEnded,
 ]
 
 _KINDS = {kind.__name__: kind for kind in get_args(Event)}

@@ -479,7 +479,15 @@ _CHECKS = Record(
         "reason": Field(TEXT, "why a check is excused"),
     }
 )
-_BUDGET = Scalar("a budget like '<= 50ms'", r"<=\s*[0-9]+(?:\.[0-9]+)?\s*(?:ms|s|min)", str, number=False)
+
+
+def _budget(text: str) -> float:
+    """Milliseconds."""
+    number, unit = re.findall(r"[0-9.]+|[a-z]+", text)
+    return round(float(number) * {"ms": 1, "s": 1000, "min": 60_000}[unit], 3)
+
+
+_BUDGET = Scalar("a budget like '<= 50ms'", r"<=\s*[0-9]+(?:\.[0-9]+)?\s*(?:ms|s|min)", _budget, number=False)
 
 SCENARIO = Record(
     {

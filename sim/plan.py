@@ -144,6 +144,8 @@ class _Planner:
         self.breaks = self.of_family(self.scenario.breaks.flows)
         self.keeps = self.of_family(self.scenario.keeps)
         self.flows = self.of_family(self.scenario.topology.flows.values())
+        budgets = self.scenario.outage.items()
+        self.outage = {only: limit for flow, limit in budgets for only in self.of_family([flow])}
 
     def plan(self) -> Plan:
         """The Plan. What cannot be rendered for a stack is a skip, as is all that `why_not` finds."""
@@ -175,7 +177,8 @@ class _Planner:
             excused=self.scenario.checks_reason,
             skip=None if not_offered else skip or next(self.why_not(steps), None),
             not_offered=not_offered,
-            listeners=_listeners((*self.flows, *self.breaks, *self.keeps), steps),
+            outage=self.outage,
+            listeners=_listeners((*self.flows, *self.breaks, *self.keeps, *self.outage), steps),
         )
 
     # The short form
@@ -362,8 +365,6 @@ class _Planner:
         """Every reason why this cannot be run here."""
         if self.params.recover not in (None, *RECOVERIES):
             yield f"recovery '{self.params.recover}' is not there yet"
-        if self.scenario.outage:
-            yield "budgets for outages are not judged yet"
         for name, machine in self.machines.items():
             why = self.stacks[name].missing()
             if why:

@@ -66,4 +66,5 @@ class Plan:
     excused: str = ""  # why the others are not
     skip: str | None = None
     not_offered: str | None = None
+    outage: Mapping[Flow, float] = field(default_factory=dict)  # the longest outage that is accepted, milliseconds
     listeners: Mapping[str, tuple[tuple[str, int], ...]] = field(default_factory=dict)  # machine -> (tcp|udp, port)

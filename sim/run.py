@@ -13,11 +13,24 @@ from typing import Any
 
 from pyroute2.netlink.exceptions import NetlinkError
 
-from sim import crash, steps
+from sim import crash, outage, steps
 from sim.errors import LabError, Missing
-from sim.events import Event, Note, PhaseEnded, RunEnded, RunStarted, State, StepEnded, StepStarted
+from sim.events import (
+    ConnectionRead,
+    Event,
+    Note,
+    OutageRead,
+    PhaseEnded,
+    RunEnded,
+    RunStarted,
+    State,
+    StepEnded,
+    StepStarted,
+)
+from sim.outage import Meter, Window
 from sim.planned import Plan
 from sim.probe import Outcome
+from sim.scenario import Flow
 from sim.session import (
     HASTE_S,
     SETTLE_S,
@@ -58,25 +71,76 @@ def _run(plan: Plan, emit: Callable[[Event], None], began: float) -> None:
             emit(Note(now, machine, message["text"]))
 
     watched = next((step.on for step in plan.steps if step.verb == "fault" and step.args.get("error")), None)
+    meter = Meter() if _is_measured(plan) else None  # forked first: it must not hold what belongs to machines
     lab = Lab(plan, functools.partial(services, plan), tell, watched)
-    context = Context(plan, lab, emit, began)
+    context = Context(plan, lab, emit, began, meter=meter)
     emit(RunStarted(context.now, plan.scenario, asdict(plan.params), lab.facts()))
     baseline(context)
-    broken = False
+    _steps(context)
+    _final(context)
+
+
+def _steps(context: Context) -> None:
+    """Every step in order; after one that failed only those that ask."""
+    plan, emit, broken = context.plan, context.emit, False
+    first = next((number for number, step in enumerate(plan.steps) if step.verb == "begin"), 0)
+    windows: list[Window] = []
     for number, step in enumerate(plan.steps):
         context.step = number
+        if number == first:
+            _measure(context)
         if broken and not VERBS[step.verb].asks:
             emit(StepEnded(context.now, number, step.verb, step.on, "skipped", 0.0))
             continue
         emit(StepStarted(context.now, number, step.verb, step.on))
-        started = context.now
+        started, began = context.now, time.monotonic()
         done = crash.everywhere(context, step) if step.verb == "crash-everywhere" else steps.do(context, step)
         seconds = round(context.now - started, 4)
+        windows += [Window(number, began, time.monotonic())] if number >= first else []
         emit(StepEnded(context.now, number, step.verb, step.on, seconds=seconds, **asdict(done)))
         broken = broken or done.outcome in ("refused", "lab-error")
         context.failed = context.failed or done.outcome != "done"
     context.step = None
-    _final(context)
+    _measured(context, windows)
+
+
+# -- outages -------------------------------------------------------------------------------------------------------
+
+
+def _measured_flows(plan: Plan) -> tuple[Flow, ...]:
+    return tuple(dict.fromkeys((*plan.outage, *plan.breaks, *plan.keeps, *plan.flows)))
+
+
+def _is_measured(plan: Plan) -> bool:
+    """Where every point of a verb is tried in laboratories of their own, an outage would mean nothing."""
+    return bool(_measured_flows(plan)) and all(step.verb != "crash-everywhere" for step in plan.steps)
+
+
+def _measure(context: Context) -> None:
+    """From now on every measured flow is sent a probe each millisecond."""
+    plan = context.plan
+    ports = {name: {port.name: port.network for port in machine.ports} for name, machine in plan.machines.items()}
+    targets = [(flow, target) for flow in _measured_flows(plan) for target in context.matching(flow)]
+    found = {target.key: outage.measured(target, ports, held=flow in plan.keeps) for flow, target in reversed(targets)}
+    flows = [flow for flow in found.values() if flow is not None]
+    if context.meter is not None and flows:
+        context.meter.start(flows)
+
+
+def _measured(context: Context, windows: Sequence[Window]) -> None:
+    """Write down what the probes saw, and let them end."""
+    meter, context.meter = context.meter, None
+    if meter is None:
+        return
+    if meter.began is not None and windows:
+        whole = Window(None, windows[0].begin, windows[-1].end)
+        rows, connections = meter.report([*windows, whole])
+        for row in rows:
+            fields = asdict(row)
+            context.emit(OutageRead(context.now, fields.pop("step"), fields.pop("key"), **fields))
+        for held in connections:
+            context.emit(ConnectionRead(context.now, held.key, held.family, held.outcome, held.detail))
+    meter.close()
 
 
 # -- before and after --------------------------------------------------------------------------------------------

@@ -194,5 +194,5 @@ class Scenario:
     checks: Mapping[str, bool] = field(default_factory=dict)  # named exceptions: only those that are False
     checks_reason: str = ""
     dad: bool = False
-    outage: Mapping[Flow, str] = field(default_factory=dict)  # budgets as written: not judged yet
+    outage: Mapping[Flow, float] = field(default_factory=dict)  # the longest outage that is accepted, milliseconds
     requirement: Requirement | None = None

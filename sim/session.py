@@ -13,6 +13,7 @@ from sim import expect, probe, stacks
 from sim.events import Event, FlowRead, PoweredOff, SeenAtBoot, State, StateRead
 from sim.faults.order import Order
 from sim.observe import read_state, seen_at_boot
+from sim.outage import Meter
 from sim.planned import MachinePlan, Plan
 from sim.probe import Outcome, Target
 from sim.scenario import Flow, Step
@@ -65,6 +66,7 @@ class Context:
     step: int | None = None
     faults: dict[str, Order] = field(default_factory=dict)  # machine -> what fails during its next step
     failed: bool = False  # a step was refused or not met: then no patience is owed at the end
+    meter: Meter | None = None  # measures outages, where anything is to be measured
 
     @property
     def now(self) -> float:
@@ -131,6 +133,8 @@ class Context:
     def power_off(self, machine: Machine, how: str) -> None:
         """Shut down in order, or crash, and write it down."""
         boot = machine.boots
+        if self.meter is not None:
+            self.meter.off(machine.plan.name)
         milliseconds = machine.crash() if how in ("crash", "power-cut") else machine.shutdown(STOP_S * 3)
         self.emit(PoweredOff(self.now, machine.plan.name, boot, how, round(milliseconds, 3)))
 
@@ -139,11 +143,16 @@ class Context:
         machine = self.machine(name)
         machine.listen_at_boot = name in self.begin and not self.kept.get(name)
         try:
-            self.lab.boot(name)
+            self.lab.boot(name, self.metered)
             if machine.listen_at_boot:
                 self.emit(SeenAtBoot(self.now, name, machine.boots, *seen_at_boot(machine)))
         finally:
             machine.listen_at_boot = False
+
+    def metered(self, machine: Machine) -> None:
+        """What measures outages hears of a machine's new namespace."""
+        if self.meter is not None:
+            self.meter.on(machine.plan.name, machine.running.netns)
 
     def transaction(self, name: str) -> str:
         """open | none | unknown, as the mechanism's own `status` says."""
@@ -252,9 +261,11 @@ def baseline(context: Context) -> None:
     """Boot everything, wait until the named flows are delivered, and write down how things are."""
     plan, lab = context.plan, context.lab
     lab.boot_all()
+    for machine in lab.machines.values():
+        context.metered(machine)
     deadline = time.monotonic() + BASELINE_S
     settle(context, list(plan.machines), deadline)
-    named = tuple(dict.fromkeys((*plan.flows, *plan.breaks, *plan.keeps, *_asked(plan.steps))))
+    named = tuple(dict.fromkeys((*plan.flows, *plan.breaks, *plan.keeps, *plan.outage, *_asked(plan.steps))))
     _find_targets(context, named, deadline)
     wanted = {target.key for flow in named for target in context.matching(flow)}
     outcomes = context.probe(context.targets)

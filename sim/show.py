@@ -42,6 +42,8 @@ def _scenario(plan: Plan) -> dict[str, Any]:
     values["mechanism"] = _mechanism(plan)
     if plan.keeps:
         values["keeps"] = [_flow(flow, plan) for flow in plan.keeps]
+    if plan.outage:
+        values["outage"] = {_flow(flow, plan): f"<= {limit:g}ms" for flow, limit in plan.outage.items()}
     if params.dad:
         values["dad"] = True
     matrix = {"family": params.family, "disk": params.disk if params.disk != "keep" else None}

@@ -98,9 +98,10 @@ class Lab:
         for machine in self.machines.values():
             machine.wait_booted(HOOK_S + 2 * NETWORK_S)
 
-    def boot(self, name: str) -> None:
-        """Power one machine on and wait until it has booted."""
+    def boot(self, name: str, powered: Callable[[Machine], None] = lambda machine: None) -> None:
+        """Power one machine on and wait until it has booted. `powered` is called when it has its namespaces."""
         self.machines[name].power_on()
+        powered(self.machines[name])
         self.machines[name].connect()
         self.machines[name].wait_booted(HOOK_S + 2 * NETWORK_S)
 
