@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 
 import sim.stacks
-from sim.events import Event, FlowRead, StateRead, StepEnded, StepStarted
+from sim.events import Event, FlowRead, OutageRead, StateRead, StepEnded, StepStarted
 from sim.expect import (
     boot_problems,
     file_differences,
@@ -50,12 +50,13 @@ class Finding:
 class FlowSummary:
     """A flow over the whole run. `reason`: why packets were lost, as last seen; empty when none was.
 
-    `outage_ms`: the longest time from the first reading that failed to the next that did not, or to the end.
+    `outage_ms`: of a flow that was measured (`sim.outage`), the longest outage while it was, to a tenth; of any other
+    the longest time from the first reading that failed to the next that did not, or to the end.
     """
 
     sent: int
     lost: int
-    outage_ms: int
+    outage_ms: float
     reason: str
 
 
@@ -72,6 +73,7 @@ class Result:
     flows: Mapping[str, FlowSummary] = field(default_factory=dict)
     again: str = ""
     summary: str = ""
+    outages: tuple[OutageRead, ...] = ()  # of each measured flow, by step and (None) over all of them
 
 
 def judge(plan: Plan, events: Sequence[Event]) -> Result:
@@ -97,6 +99,7 @@ def judge(plan: Plan, events: Sequence[Event]) -> Result:
         flows=_flow_summaries(history),
         again=_command(plan),
         summary=_summary(history, findings),
+        outages=tuple(history.outages),
     )
 
 
@@ -132,12 +135,28 @@ def _summary(history: History, findings: Sequence[Finding]) -> str:
     if verdict == "pass":
         excused = ", ".join(name for name in _ALWAYS_ON if name not in history.plan.checks)
         broken = "broken, then " if any(finding.check == "damage" for finding in named) else ""
-        return broken + ended + (f"; not asked: {excused}" if excused else "")
+        return broken + ended + (f"; not asked: {excused}" if excused else "") + _lost(history)
     differ = [name for name in ("flows", "files", "kernel") if any(finding.check == name for finding in named)]
     refused = any(finding.check in VERBS and finding.check != "expect" for finding in named)
     if verdict == "fail" and differ and not refused:
         return f"not {ended}: {', '.join(differ)}"
     return f"{named[0].why}" if named else "nothing was looked at"
+
+
+def _lost(history: History) -> str:
+    """What a pass has cost: flows with a budget, and those that must not break and did for a moment."""
+    plan, words = history.plan, []
+    for event in history.outages:
+        kept = any(_is(event, flow) for flow in plan.keeps) and event.lost
+        if event.step is None and (kept or any(_is(event, flow) for flow in plan.outage)):
+            words.append(f"{event.flow} {outage_words(event)}")
+    return "".join(f"; {text}" for text in dict.fromkeys(words))
+
+
+def outage_words(event: OutageRead) -> str:
+    """`lost 12 of 1,004, 11.9 ms, neighbour-unreachable`."""
+    words = f"lost {event.lost:,} of {event.sent:,}"
+    return f"{words}, {event.outage_ms:,.1f} ms, {event.reason}" if event.lost else words
 
 
 def _command(plan: Plan) -> str:
@@ -172,10 +191,16 @@ def _flow_summaries(history: History) -> dict[str, FlowSummary]:
     for _, event in history.flows:
         readings.setdefault((event.flow, event.family), []).append(event)
     end = history.events[-1].at if history.events else 0.0
-    return {_name(key, readings): _flow_summary(found, end) for key, found in readings.items()}
+    whole = {(event.flow, event.family): event for event in history.outages if event.step is None}
+    return {_name(key, readings): _flow_summary(found, end, whole.get(key)) for key, found in readings.items()}
 
 
-def _flow_summary(readings: Sequence[FlowRead], end: float) -> FlowSummary:
+def _flow_summary(readings: Sequence[FlowRead], end: float, seen: OutageRead | None = None) -> FlowSummary:
+    failed = [reading for reading in readings if not reading.delivered]
+    if seen is not None and seen.sent and (seen.lost or not failed):  # what stands in for a flow may have got through
+        reasons = [seen.reason, *(reading.reason for reading in failed)]
+        told = [reason for reason in reasons if reason not in ("", "timeout")]  # a reading may know more than silence
+        return FlowSummary(seen.sent, seen.lost, seen.outage_ms, told[0] if told else seen.reason)
     longest, since = 0.0, None
     for reading in readings:
         if not reading.delivered and since is None:
@@ -184,7 +209,6 @@ def _flow_summary(readings: Sequence[FlowRead], end: float) -> FlowSummary:
             longest, since = max(longest, reading.at - since), None
     if since is not None:
         longest = max(longest, end - since)
-    failed = [reading for reading in readings if not reading.delivered]
     return FlowSummary(
         sent=sum(max(reading.sent, 1) for reading in readings),
         lost=sum(reading.lost if reading.sent else not reading.delivered for reading in readings),
@@ -233,7 +257,7 @@ def _asked(flow: Flow, plan: Plan) -> bool:
     return None in (flow.family, plan.params.family) or flow.family == plan.params.family
 
 
-def _is(event: FlowRead, flow: Flow) -> bool:
+def _is(event: FlowRead | OutageRead, flow: Flow) -> bool:
     """Whether a reading is one of `flow`; `A -> B v6` is also the v6 half of the pair `A -> B`."""
     if flow.family is not None:
         if event.family != flow.family:
@@ -363,6 +387,73 @@ def _network(history: History) -> list[Finding]:
         elif found and found[0] == "changed":
             verdict, why = "pass", f"{why}: that is the configuration that was to be kept"
         findings.append(Finding("network", verdict, why, (f"$ {printable(failed.command)}", *_output(failed.output))))
+    return findings
+
+
+def _outage(history: History) -> list[Finding]:
+    """No measured flow was out for longer than its budget, from the first begin to the last step."""
+    found = [_budget(history, flow, limit) for flow, limit in history.plan.outage.items() if _asked(flow, history.plan)]
+    whole = [event for event in history.outages if event.step is None]
+    budgets = list(history.plan.outage)
+    for event in whole:
+        if event.sent and not any(_is(event, flow) for flow in budgets):
+            found.append([Finding("outage", "pass", f"{event.flow}: {outage_words(event)}; no budget{_by(event)}")])
+    return [finding for group in found for finding in group]
+
+
+def _budget(history: History, flow: Flow, limit: float) -> list[Finding]:
+    rows = [event for event in history.outages if event.step is None and _is(event, flow) and event.sent]
+    if not rows:
+        return [] if history.trouble else [Finding("outage", "unknown", f"{flow}: nothing was sent: not measured")]
+    down = history.went_down
+    if down:
+        return [
+            Finding("outage", "skip", f"{e.flow}: {outage_words(e)}; the scenario took {', '.join(down)} down itself")
+            for e in rows
+        ]
+    return [_judged_budget(history, event, limit) for event in rows]
+
+
+def _judged_budget(history: History, event: OutageRead, limit: float) -> Finding:
+    """Where the probes themselves were late, the outage may have been so much shorter, or longer."""
+    verdict: Verdict = "pass" if event.outage_ms <= limit else "fail"
+    why, late = f"{event.flow}: {outage_words(event)}; budget {limit:,g} ms{_by(event)}", event.late_ms
+    if late:
+        why += f"; the probes were up to {late:,g} ms late"
+        if event.outage_ms - late <= limit < event.outage_ms + late:
+            verdict = "unknown"
+    if verdict == "fail" and history.lost_at is not None:
+        verdict = "unknown"
+    return Finding("outage", verdict, why, _outage_by_step(history, event))
+
+
+def _by(event: OutageRead) -> str:
+    """Says where something else than the flow itself was sent."""
+    return " (measured by ICMP)" if " tcp/" in event.written else ""
+
+
+def _outage_by_step(history: History, whole: OutageRead) -> tuple[str, ...]:
+    rows = [event for event in history.outages if (event.flow, event.family) == (whole.flow, whole.family)]
+    return tuple(
+        f"step {event.step + 1}, {history.plan.steps[event.step].verb}: {outage_words(event)}"
+        for event in rows
+        if event.step is not None and event.lost
+    )
+
+
+def _connections(history: History) -> list[Finding]:
+    """A connection that was open before the first begin lives on, where no boot lay between."""
+    findings = []
+    for event in history.connections:
+        name = f"{event.flow} {event.family}"
+        if event.outcome == "alive":
+            findings.append(Finding("connection", "pass", f"{name}: the connection from before begin lives on"))
+        elif event.outcome == "broken":
+            why = f"{name}: expected the connection from before begin to live on; seen: {event.detail}"
+            verdict: Verdict = "unknown" if history.lost_at is not None else "fail"
+            findings.append(Finding("connection", verdict, why))
+        else:
+            findings.append(Finding("connection", "skip", f"{name}: {event.detail or 'it was not tried'}"))
     return findings
 
 
@@ -585,6 +676,8 @@ _LABORATORY: dict[str, Callable[[History], list[Finding]]] = {
     "boot hook": _boot_hooks,
     "boot": _boot,
     "network": _network,
+    "outage": _outage,
+    "connection": _connections,
 }
 _ALWAYS_ON: dict[str, Callable[[History], list[Finding]]] = {
     "flows": _flows,

@@ -154,6 +154,7 @@ class OutageRead:
     at: float
     step: int | None
     flow: str
+    written: str  # as for `FlowRead`
     family: str
     sent: int
     lost: int

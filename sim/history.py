@@ -9,7 +9,19 @@ from functools import cached_property
 from pathlib import PurePath
 from typing import Literal
 
-from sim.events import Event, FlowRead, PhaseEnded, RunEnded, SeenAtBoot, StateRead, StepEnded
+from sim.events import (
+    ConnectionRead,
+    Event,
+    FlowRead,
+    OutageRead,
+    PhaseEnded,
+    PoweredOff,
+    RunEnded,
+    SeenAtBoot,
+    StateRead,
+    StepEnded,
+    StepStarted,
+)
 from sim.planned import Plan
 from sim.vocabulary import VERBS
 
@@ -56,6 +68,29 @@ class History:
             for index, event in enumerate(self.events)
             if isinstance(event, FlowRead) and family in (None, event.family)
         ]
+
+    @cached_property
+    def outages(self) -> list[OutageRead]:
+        """What was measured of the flows that the run is about."""
+        family = self.plan.params.family
+        return [e for e in self.events if isinstance(e, OutageRead) and family in (None, e.family)]
+
+    @cached_property
+    def went_down(self) -> tuple[str, ...]:
+        """The machines that steps took down while outages were measured: no mechanism can do anything about that."""
+        begin = next((step for step, it in enumerate(self.plan.steps) if it.verb == "begin"), 0)
+        begun, found = False, []
+        for event in self.events:
+            begun = begun or (isinstance(event, StepStarted) and event.step >= begin)
+            if begun and isinstance(event, PoweredOff):
+                found.append(event.machine)
+            elif isinstance(event, OutageRead):
+                break
+        return tuple(dict.fromkeys(found))
+
+    @cached_property
+    def connections(self) -> list[ConnectionRead]:
+        return [event for event in self.events if isinstance(event, ConnectionRead)]
 
     @cached_property
     def lost_at(self) -> int | None:

@@ -135,9 +135,11 @@ def _measured(context: Context, windows: Sequence[Window]) -> None:
     if meter.began is not None and windows:
         whole = Window(None, windows[0].begin, windows[-1].end)
         rows, connections = meter.report([*windows, whole])
+        written = {target.key: target.flow.text for target in context.targets}
         for row in rows:
             fields = asdict(row)
-            context.emit(OutageRead(context.now, fields.pop("step"), fields.pop("key"), **fields))
+            key = fields.pop("key")
+            context.emit(OutageRead(context.now, flow=key, written=written[key], **fields))
         for held in connections:
             context.emit(ConnectionRead(context.now, held.key, held.family, held.outcome, held.detail))
     meter.close()

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sim.check import Result
+from sim.events import OutageRead
 
 VERSION = 1
 
@@ -33,8 +34,15 @@ def _result(result: Result) -> dict[str, Any]:
             {"check": f.check, "verdict": f.verdict, "why": f.why, "detail": list(f.detail)} for f in result.findings
         ],
         "flows": {name: dataclasses.asdict(flow) for name, flow in result.flows.items()},
+        "outages": [_outage(event) for event in result.outages],
         "again": result.again,
     }
+
+
+def _outage(event: OutageRead) -> dict[str, Any]:
+    """What one measured flow lost in one step; `step` is counted from 1, null: over all steps from the first begin."""
+    fields = {key: getattr(event, key) for key in ("flow", "family", "sent", "lost", "outage_ms", "reason", "late_ms")}
+    return {"step": None if event.step is None else event.step + 1, **fields}
 
 
 def render(results: Sequence[Result]) -> str:
