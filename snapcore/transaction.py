@@ -10,7 +10,7 @@ from snapcore.files import shown
 from snapcore.host import covered
 from snapcore.store import Owner, Record
 from snapcore.values import NamedTuple
-from snapcore.words import boot_id, boottime, caller, hashed, held_by, left_s, now, reason
+from snapcore.words import boot_id, boottime, caller, hashed, held_by, instance, left_s, now, reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from snapcore.diff import Difference
     from snapcore.host import Found, Host
+    from snapcore.running import Running, Ways
     from snapcore.state import Cover, Entry
     from snapcore.store import Process, Reader, Store
 
@@ -38,6 +39,16 @@ class Terms(NamedTuple):
     policy: str = RESTORE
     purpose: str = ""
     """The verb that this transaction is part of (`load NAME`); '' if it is a transaction of its own."""
+    kernel: bool = False
+    """Save the kernel's network state too."""
+    nft: bool = False
+    """With the nftables rule set."""
+    only: tuple[str, ...] = ()
+    """The interfaces that the transaction is about; () for all."""
+    strategy: str = "minimal"
+    """How a rollback brings the running host back: see `running`."""
+    new_devices: str = "delete"
+    external_ports: str = "keep"
     timeout_s: float = 0.0
     """After how many seconds it is rolled back; 0: it has no deadline. See `guard`."""
     clients: Sequence[Process] = ()
@@ -77,6 +88,8 @@ class RolledBack(NamedTuple):
     record: Record
     undone: list[Difference]
     notes: list[str]
+    kernel: Sequence[str] = ()
+    """How the kernel's state differed before, in words."""
 
 
 # Saving.
@@ -104,11 +117,11 @@ def arm(host: Host, store: Store, covers: Sequence[Cover], terms: Terms) -> Begu
     token = terms.token or os.urandom(8).hex()
     record = _new_record(store.free_name(), token, terms)
     try:
-        sha256, saved = _save(host, store, covers, record)
-        record = _with_deadline(record._replace(manifest_sha256=sha256), terms.timeout_s)
+        record, saved = _save(host, store, covers, record, terms.kernel)
+        record = _with_deadline(record, terms.timeout_s)
         store.arm(record)
     except BaseException as error:
-        left = _disarm(store, record)
+        left = disarm(store, record)
         if isinstance(error, OSError):
             raise NotSaved(f"could not save the configuration{left}: {reason(error)}") from error
         raise
@@ -137,7 +150,7 @@ def _refuse_second(store: Store) -> None:
     phase.after(phase.OPEN, "begin", detail=f": {held_by(record)}" if record else "")
 
 
-def _disarm(store: Store, record: Record) -> str:
+def disarm(store: Store, record: Record) -> str:
     """Undoes a `begin` that failed; how that went, for the message."""
     try:
         store.disarm(record)
@@ -163,21 +176,33 @@ def _new_record(snapshot: str, token: str, terms: Terms) -> Record:
         clients=terms.clients,
         track=terms.track,
         policy=terms.policy,
+        strategy=terms.strategy,
+        new_devices=terms.new_devices,
+        external_ports=terms.external_ports,
+        only=terms.only,
+        nft=terms.nft,
     )
 
 
-def _save(host: Host, store: Store, covers: Sequence[Cover], record: Record) -> tuple[str, int]:
-    """Writes the transaction's snapshot; (hash of its manifest, number of files and links)."""
+def _save(host: Host, store: Store, covers: Sequence[Cover], record: Record, kernel: bool) -> tuple[Record, int]:
+    """Writes the transaction's snapshot; (the record with its hashes, number of files and links)."""
     writer = store.create(record.snapshot)
     try:
+        if kernel:
+            from snapcore import running
+
+            sha256 = writer.kernel(running.saved(record.nft))
+            record = record._replace(kernel_sha256=sha256, instance=instance())
+        if record.only:
+            covers = [cover._replace(only=tuple(record.only)) for cover in covers]
         empty = state.Snapshot(record.snapshot, record.id, record.since, record.boot_id, (), {}, record.label)
         if record.track:
-            return writer.manifest(empty), 0
+            return record._replace(manifest_sha256=writer.manifest(empty)), 0
         resolved = host.resolve(covers)
         found = host.scan(resolved, keep=writer.put)
         entries = saved_entries(found)
         sha256 = writer.manifest(empty._replace(covers=tuple(resolved), entries=entries))
-        return sha256, sum(entry.kind != state.FOLDER for entry in entries.values())
+        return record._replace(manifest_sha256=sha256), sum(entry.kind != state.FOLDER for entry in entries.values())
     finally:
         writer.close()
 
@@ -284,8 +309,8 @@ def _covers(host: Host, store: Store, record: Record | None) -> Sequence[Cover]:
     return host.resolve(profile.cover() for profile in profiles.chosen(()))
 
 
-def rollback(host: Host, store: Store, claim: Claim) -> RolledBack:
-    """Gives the saved configuration back, and ends the transaction.
+def rollback(host: Host, store: Store, claim: Claim, ways: Ways | None = None) -> RolledBack:
+    """Gives the saved configuration back, and the kernel's state where it was saved, and ends the transaction.
 
     `Incomplete` lists what still differs; the transaction then stays open, and the next rollback goes on.
     """
@@ -294,12 +319,13 @@ def rollback(host: Host, store: Store, claim: Claim) -> RolledBack:
         return RolledBack(record, [], tidy(store))
     check_claim(record, claim, "rollback")
     policy = RESTORE if claim.force else record.policy
-    return roll_back(host, store, record, policy)
+    return roll_back(host, store, record, policy, ways)
 
 
 def boot(host: Host, store: Store) -> RolledBack | None:
     """Rolls an open transaction back, whoever holds it. Without one nothing is written, and None returned.
 
+    The files alone: networking starts after it.
     Nobody is there to decide about changes from outside: `fail` is `restore` here.
     """
     if not store.has_record():
@@ -308,7 +334,7 @@ def boot(host: Host, store: Store) -> RolledBack | None:
     record = store.record()
     if record is None:
         return None
-    return roll_back(host, store, record, RESTORE if record.policy == FAIL else record.policy)
+    return roll_back(host, store, record, RESTORE if record.policy == FAIL else record.policy, files_only=True)
 
 
 def _locked_record(store: Store, verb: str) -> tuple[Record, bool]:
@@ -341,15 +367,24 @@ def check_claim(record: Record, claim: Claim, verb: str) -> None:
         raise NotOwner(f"{verb}: not yours without its token (--token) or, as root, --force: {held_by(record)}")
 
 
-def roll_back(host: Host, store: Store, record: Record, policy: str = RESTORE) -> RolledBack:
+def roll_back(
+    host: Host,
+    store: Store,
+    record: Record,
+    policy: str = RESTORE,
+    ways: Ways | None = None,
+    files_only: bool = False,
+) -> RolledBack:
     """The work of `rollback` and `boot`, with the store locked."""
     phase.after(record.phase, "rollback")
     reader = store.snapshot(record.snapshot, record.manifest_sha256, record.manifest)
     work = _Rollback(host, store, record, reader)
     try:
         reader.check()
-        spared = work.spared(policy)
-        given = restore.give_back(host, work.covers, work.saved, reader.content, work.before_placing, spared)
+        work.spare(policy)
+        if not files_only:
+            work.meet_running(ways)
+        given = work.give_back()
         host.sync(given.found)
         store.end("rollback")
     except OSError as error:
@@ -358,10 +393,11 @@ def roll_back(host: Host, store: Store, record: Record, policy: str = RESTORE) -
     except Incomplete as error:
         work.note_failure(error)
         message = f"rollback incomplete, the transaction stays open; {error}"
-        raise Incomplete(message, error.differences) from error
+        raise Incomplete(message, [*error.differences, *(f"note: {note}" for note in work.running_notes)]) from error
     finally:
         reader.close()
-    return RolledBack(record, given.undone, [*work.notes, *tidy(store, "rollback" if record.deadline else "")])
+    notes = [*work.notes, *work.running_notes, *tidy(store, "rollback" if record.deadline else "")]
+    return RolledBack(record, given.undone, notes, work.undone_in_kernel)
 
 
 def undo_entries(record: Record, entries: dict[str, Entry]) -> dict[str, Entry]:
@@ -390,40 +426,90 @@ class _Rollback:
         self.saved = undo_entries(record, reader.snapshot.entries)
         self.covers = undo_covers(record, reader.snapshot.covers)
         self.notes: list[str] = []
+        self.spared: frozenset[str] = frozenset()
+        self.running: Running | None = None
+        self.failed: list[str] = []
 
-    def spared(self, policy: str) -> frozenset[str]:
-        """The paths that were changed from outside and are left so; `ForeignChange` where the policy is `fail`."""
+    def spare(self, policy: str) -> None:
+        """Finds what was changed from outside and is left so; `ForeignChange` where the policy is `fail`."""
         if self.record.track or self.record.phase == phase.ROLLING_BACK:
-            return frozenset()
+            return
         if not self.record.touched:
             if policy != RESTORE:
                 self.notes.append(f"no change was announced (`touch`): all count as the transaction's, not `{policy}`")
-            return frozenset()
+            return
         _, left = restore.compare(self.host, self.covers, self.saved)
         foreign = [each for each in left if each.path not in self.record.touched]
         if not foreign:
-            return frozenset()
+            return
         if policy == FAIL:
             listed = ", ".join(str(each) for each in foreign)
             raise ForeignChange(f"changed by others, nothing was done (--force restores all the same): {listed}")
         word = "kept" if policy == KEEP else "restored too"
         self.notes.extend(f"changed by others, {word}: {each}" for each in foreign)
-        return frozenset(each.path for each in foreign) if policy == KEEP else frozenset()
+        if policy == KEEP:
+            self.spared = frozenset(each.path for each in foreign)
+
+    def meet_running(self, ways: Ways | None) -> None:
+        """Looks at the running host, where its state was saved."""
+        if not self.record.kernel_sha256:
+            return
+        from snapcore import running
+
+        part = (self.covers, self.saved, self.spared, ways or running.AS_BEGUN)
+        self.running, why, failed = running.of(self.host, self.record, self.reader, *part)
+        self.notes.extend([why] if why else [])
+        self.failed.extend([f"the running host is not brought back: {failed}"] if failed else [])
+
+    @property
+    def running_notes(self) -> list[str]:
+        return self.running.notes if self.running is not None else []
+
+    @property
+    def undone_in_kernel(self) -> list[str]:
+        return [str(change) for change in self.running.undone] if self.running is not None else []
+
+    def give_back(self) -> restore.GivenBack:
+        """The files, and then the running host, also where a file could not be given back; `Incomplete`."""
+        given = None
+        left: list[str] = []
+        try:
+            given = restore.give_back(
+                self.host, self.covers, self.saved, self.reader.content, self.before_placing, self.spared
+            )
+        except (OSError, Incomplete) as error:
+            if self.running is None and not self.failed:
+                raise
+            left = error.differences if isinstance(error, Incomplete) else [reason(error)]
+        if self.running is not None and self.running.has_work:
+            self.mark(self.record.bounced)
+            left = [*left, *self.running.after_files()]
+        left = [*left, *self.failed]
+        if given is None or left:
+            raise Incomplete("what differs:", left)
+        return given
 
     def before_placing(self, undone: list[Difference]) -> None:
+        """The old files lie ready beside their places: marks the rollback, and takes down what they do not know."""
+        self.mark(self.running.before_files() if self.running is not None else ())
+        self.notes.extend(restore.archive(self.host, self.store, self.reader.snapshot, undone))
+        if self.running is not None:
+            self.running.take_down()
+
+    def mark(self, bounced: Sequence[str]) -> None:
         """Marks the rollback as begun: from here on the configuration may be a mixture.
 
         A disk without room for the mark is rolled back all the same: to be reachable again counts for more than a
         refused `commit`.
         """
-        if self.record.phase != phase.ROLLING_BACK:
-            marked = self.record._replace(phase=phase.ROLLING_BACK)
-            try:
-                self.store.rewrite(marked)
-                self.record = marked
-            except OSError as error:
-                self.notes.append(f"could not mark the rollback as begun: {reason(error)}")
-        self.notes.extend(restore.archive(self.host, self.store, self.reader.snapshot, undone))
+        marked = self.record._replace(phase=phase.ROLLING_BACK, bounced=bounced)
+        if (marked.phase, list(marked.bounced)) == (self.record.phase, list(self.record.bounced)):
+            return
+        try:
+            self.store.rewrite(marked)
+            self.record = marked
+        except OSError as error:
+            self.notes.append(f"could not mark the rollback as begun: {reason(error)}")
 
     def note_failure(self, error: Exception) -> None:
         """Counts the failure in the record, where that can be written."""

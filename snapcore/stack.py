@@ -1,0 +1,365 @@
+"""The stacks of a host: the programs that turn configuration files into kernel state. One small adapter for each.
+
+An adapter finds itself (`found`), says which of its configurations a changed file is about (`changed`), and takes
+these down or brings them up by the stack's own commands. Every command has a deadline, no shell, and a standard input
+that is empty; what it prints is kept for the report. None waits for DHCP: what asks for a lease is started and left
+to itself.
+
+References: ifup(8), interfaces(5); RHEL's initscripts, sysconfig.txt; networkctl(1); nmcli(1); netplan(8).
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+
+from snapcore.files import shown, split
+from snapcore.values import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from snapcore.state import Cover
+
+COMMAND_S = 30.0
+"""How long one command of a stack may take. What is not done by then is repaired over netlink, or reported."""
+PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+OUTPUT_BYTES = 4096
+
+
+class Config(NamedTuple):
+    """One configuration of a stack, as it is written in files."""
+
+    name: str
+    """What the stack's commands call it."""
+    device: str
+    """The interface that it is about; '' where the files do not say."""
+    dhcp: bool = False
+    text: str = ""
+    """All that is written about it, to compare."""
+    rank: int = 0
+    """What is lower comes up first and is taken down last."""
+
+
+class Ran(NamedTuple):
+    """A command, and how it ended."""
+
+    words: tuple[str, ...]
+    status: int | None
+    """None: it was stopped at its deadline, or (`detached`) nobody waits for it."""
+    output: str = ""
+    detached: bool = False
+
+    def __str__(self) -> str:
+        how = f"exit status {self.status}" if self.status is not None else f"stopped after {COMMAND_S:g} s"
+        said = "; ".join(line.strip() for line in self.output.splitlines()[-3:] if line.strip())
+        return shown(f"{' '.join(self.words)}: {'left to itself' if self.detached else how}{said and f': {said}'}")
+
+
+def run(words: Sequence[str], wait: bool = True) -> Ran:
+    """Runs a command in a session of its own; `Ran`, also where the program can't be started (status 127).
+
+    Its output goes to a file in memory and not through a pipe: a daemon that it leaves behind may keep that open.
+    """
+    import subprocess
+
+    output = os.memfd_create("output", os.MFD_CLOEXEC)
+    try:
+        environment = {**os.environ, "PATH": PATH, "LC_ALL": "C"}
+        try:
+            process = subprocess.Popen(
+                words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, cwd="/",
+                start_new_session=True,
+            )  # fmt: skip
+        except OSError as error:
+            return Ran(tuple(words), 127, error.strerror or str(error))
+        if not wait:
+            process.returncode = 0  # init reaps it: nobody here asks how it ends
+            return Ran(tuple(words), None, detached=True)
+        status = _ended(process, COMMAND_S)
+        said = os.pread(output, OUTPUT_BYTES, max(0, os.fstat(output).st_size - OUTPUT_BYTES))
+        return Ran(tuple(words), status, said.decode("utf-8", "replace"))
+    finally:
+        os.close(output)
+
+
+def _ended(process: subprocess.Popen[bytes], timeout_s: float) -> int | None:
+    """The exit status; None where the process, with all of its session, was stopped at the deadline."""
+    deadline = time.monotonic() + timeout_s
+    try:
+        fd = os.pidfd_open(process.pid)  # Linux 5.3
+    except (OSError, AttributeError):
+        fd = -1
+    try:
+        if fd >= 0:
+            waiting = select.poll()
+            waiting.register(fd, select.POLLIN)
+            done = bool(waiting.poll(timeout_s * 1000))
+            timeout_s = max(0.0, deadline - time.monotonic()) if done else 0.0
+        import subprocess
+
+        try:
+            return process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            return None
+    finally:
+        if fd >= 0:
+            os.close(fd)
+
+
+def program(name: str) -> str:
+    """The path of a program of the system; '' if there is none."""
+    return next((path for folder in PATH.split(":") if os.access(path := f"{folder}/{name}", os.X_OK)), "")
+
+
+class Stack:
+    """Base of the adapters. `runner` is `run`, or what a test has instead."""
+
+    name = ""
+    family = ""
+    """The profile whose files it reads."""
+    asynchronous = False
+    """Whether its commands return before what they ask for is done."""
+
+    def __init__(self, runner: Callable[..., Ran] = run) -> None:
+        self._run = runner
+
+    def found(self) -> bool:
+        """Whether this stack is at work on this host."""
+        raise NotImplementedError
+
+    def configs(self, files: dict[str, str], cover: Cover) -> dict[str, Config]:
+        """What the files (path relative to the root → text) of one family configure, by name."""
+        raise NotImplementedError
+
+    def down(self, configs: Sequence[Config]) -> list[Ran]:
+        """Takes configurations down by the files as they are now."""
+        return []
+
+    def up(self, configs: Sequence[Config], wait: bool = True) -> list[Ran]:
+        """Brings configurations up by the files as they are now."""
+        return []
+
+    def reload(self) -> list[Ran]:
+        """Tells a daemon that its files have changed, once, before anything comes up."""
+        return []
+
+
+class Ifcfg(Stack):
+    """The network scripts of RHEL, CentOS and Fedora."""
+
+    name = family = "ifcfg"
+
+    def found(self) -> bool:
+        return bool(program("ifup")) and os.path.isdir("/etc/sysconfig/network-scripts")
+
+    def configs(self, files: dict[str, str], cover: Cover) -> dict[str, Config]:
+        found: dict[str, Config] = {}
+        for path in sorted(files):
+            name = cover.about(split(path)[1]).partition(":")[0]  # an alias comes up with its device
+            if not name or name == "lo":
+                continue
+            before = found.get(name, Config(name, "", rank=2))
+            text = f"{before.text}# {split(path)[1]}\n{files[path]}"
+            if split(path)[1] != f"ifcfg-{name}":
+                found[name] = before._replace(text=text)
+                continue
+            values = _shell_values(files[path])
+            protocols = [values.get("BOOTPROTO", "").lower(), values.get("DHCPV6C", "").lower()]
+            device = values.get("DEVICE") or name
+            dhcp = protocols[0] in ("dhcp", "bootp") or protocols[1] == "yes"
+            found[name] = Config(name, device, dhcp, text, _ifcfg_rank(values))
+        return {name: each._replace(device=each.device or name) for name, each in found.items()}
+
+    def down(self, configs: Sequence[Config]) -> list[Ran]:
+        return [self._run([program("ifdown") or "ifdown", each.name]) for each in configs]
+
+    def up(self, configs: Sequence[Config], wait: bool = True) -> list[Ran]:
+        return [self._run([program("ifup") or "ifup", each.name], wait=wait) for each in configs]
+
+
+def _shell_values(text: str) -> dict[str, str]:
+    """KEY → value of plain assignments; a value that a shell would have to work out is as it stands."""
+    values = {}
+    for line in text.splitlines():
+        key, equals, value = line.strip().partition("=")
+        if equals and key.isidentifier():
+            values[key] = value.split("#")[0].strip().strip("\"'") if value[:1] not in "\"'" else value.strip("\"' ")
+    return values
+
+
+def _ifcfg_rank(values: dict[str, str]) -> int:
+    """Masters before their ports, all of these before what stands on them: as the scripts do it at a boot."""
+    kind = values.get("TYPE", "").lower()
+    if kind == "bridge":
+        return 0
+    if kind == "bond" or "BONDING_OPTS" in values or values.get("BONDING_MASTER", "").lower() == "yes":
+        return 1
+    return 3 if values.get("VLAN", "").lower() == "yes" or "PHYSDEV" in values else 2
+
+
+class Ifupdown(Stack):
+    """ifup and ifdown of Debian, or of BusyBox (Alpine)."""
+
+    name = family = "ifupdown"
+
+    def found(self) -> bool:
+        return bool(program("ifup")) and os.path.exists("/etc/network/interfaces")
+
+    def configs(self, files: dict[str, str], cover: Cover) -> dict[str, Config]:
+        found: dict[str, Config] = {}
+        for path in sorted(files):
+            for name, lines, dhcp in stanzas(files[path]):
+                before = found.get(name, Config(name, name.partition(":")[0], rank=len(found)))
+                found[name] = before._replace(dhcp=before.dhcp or dhcp, text=f"{before.text}{lines}\n")
+        found.pop("lo", None)
+        return found
+
+    def down(self, configs: Sequence[Config]) -> list[Ran]:
+        # --force: an interface that came up only in part counts as down, and would be left as it is
+        where = program("ifdown") or "ifdown"
+        options = ["-f"] if os.path.realpath(where).endswith("busybox") else ["-f", "--ignore-errors"]
+        return [self._run([where, *options, *(each.name for each in configs)])] if configs else []
+
+    def up(self, configs: Sequence[Config], wait: bool = True) -> list[Ran]:
+        where = program("ifup") or "ifup"
+        if wait:
+            return [self._run([where, *(each.name for each in configs)])] if configs else []
+        return [self._run([where, each.name], wait=False) for each in configs]
+
+
+def stanzas(text: str) -> Iterator[tuple[str, str, bool]]:
+    """(interface, the lines about it, whether it asks for a lease) of each paragraph of interfaces(5)."""
+    name, lines, dhcp = "", [""], False
+    for line in text.replace("\\\n", " ").splitlines():
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        keyword = words[0]
+        if keyword == "iface" and len(words) > 1:
+            if name:
+                yield name, "\n".join(lines), dhcp
+            name, lines, dhcp = words[1], [" ".join(words)], "dhcp" in words[2:]
+        elif keyword in ("auto", "source", "source-directory", "source-dir", "mapping", "template", "rename") or (
+            keyword.startswith(("allow-", "no-"))
+        ):
+            if name:
+                yield name, "\n".join(lines), dhcp
+            name = ""
+            if keyword == "auto" or keyword.startswith("allow-"):
+                yield from ((each, keyword, False) for each in words[1:])
+        elif name:
+            lines.append(" ".join(words))
+    if name:
+        yield name, "\n".join(lines), dhcp
+
+
+class Networkd(Stack):
+    """systemd-networkd: a reload is enough, it reconfigures the interfaces that changed files are about."""
+
+    name = family = "networkd"
+    asynchronous = True
+
+    def found(self) -> bool:
+        return bool(program("networkctl")) and os.path.exists("/run/systemd/netif/links")
+
+    def configs(self, files: dict[str, str], cover: Cover) -> dict[str, Config]:
+        found: dict[str, Config] = {}
+        for path in sorted(files):
+            file = split(path)[1] if not path.endswith(".conf") else split(split(path)[0])[1].removesuffix(".d")
+            values = _sections(files[path])
+            device = values.get("match.name", "") or values.get("netdev.name", "")
+            plain = device if device and not any(c in device for c in "*?[! ") else ""
+            before = found.get(file, Config(file, plain))
+            dhcp = before.dhcp or values.get("network.dhcp", "no").lower() not in ("no", "false", "none")
+            found[file] = before._replace(dhcp=dhcp, text=f"{before.text}{files[path]}")
+        return found
+
+    def reload(self) -> list[Ran]:
+        return [self._run([program("networkctl"), "reload"])]
+
+    def up(self, configs: Sequence[Config], wait: bool = True) -> list[Ran]:
+        devices = sorted({each.device for each in configs if each.device})
+        return [self._run([program("networkctl"), "reconfigure", *devices])] if devices else []
+
+
+class NetworkManager(Stack):
+    """NetworkManager, by nmcli."""
+
+    name = "NetworkManager"
+    family = "networkmanager"
+    asynchronous = True
+
+    def found(self) -> bool:
+        return bool(program("nmcli")) and os.path.isdir("/run/NetworkManager/devices")
+
+    def configs(self, files: dict[str, str], cover: Cover) -> dict[str, Config]:
+        found = {}
+        for path in sorted(files):
+            if "system-connections" not in path:
+                continue
+            values = _sections(files[path])
+            name = values.get("connection.id") or split(path)[1].removesuffix(".nmconnection")
+            dhcp = values.get("ipv4.method") == "auto" or values.get("ipv6.method") in ("auto", "dhcp")
+            found[name] = Config(name, values.get("connection.interface-name", ""), dhcp, files[path])
+        return found
+
+    def down(self, configs: Sequence[Config]) -> list[Ran]:
+        return [self._nmcli("connection", "down", "id", each.name) for each in configs]
+
+    def reload(self) -> list[Ran]:
+        return [self._nmcli("connection", "reload")]
+
+    def up(self, configs: Sequence[Config], wait: bool = True) -> list[Ran]:
+        return [self._nmcli("connection", "up", "id", each.name) for each in configs]
+
+    def _nmcli(self, *words: str) -> Ran:
+        return self._run([program("nmcli"), "--wait", "0", *words])  # an activation waits for DHCP
+
+
+class Netplan(Stack):
+    """netplan, whose renderer does the work: it knows by itself what has changed."""
+
+    name = family = "netplan"
+    asynchronous = True
+
+    def found(self) -> bool:
+        return bool(program("netplan")) and os.path.isdir("/etc/netplan")
+
+    def configs(self, files: dict[str, str], cover: Cover) -> dict[str, Config]:
+        return {path: Config(path, "", "dhcp" in files[path], files[path]) for path in sorted(files)}
+
+    def reload(self) -> list[Ran]:
+        generated = self._run([program("netplan"), "generate"])
+        return [generated] if generated.status else [self._run([program("netplan"), "apply"])]
+
+
+def _sections(text: str) -> dict[str, str]:
+    """section.key → value, in lower case but for the values, of an INI file; the first one of several counts."""
+    section = ""
+    values: dict[str, str] = {}
+    for line in text.splitlines():
+        line = line.strip()
+        if line.startswith("[") and line.endswith("]"):
+            section = line[1:-1].lower()
+        elif line and line[0] not in "#;":
+            key, equals, value = line.partition("=")
+            if equals:
+                values.setdefault(f"{section}.{key.strip().lower()}", value.strip())
+    return values
+
+
+ADAPTERS: tuple[type[Stack], ...] = (Ifcfg, Ifupdown, Networkd, NetworkManager, Netplan)
+
+
+def found(families: Iterable[str], runner: Callable[..., Ran] = run) -> list[Stack]:
+    """The stacks that are at work on this host and read files of these families."""
+    wanted = set(families)
+    made = [adapter(runner) for adapter in ADAPTERS if adapter.family in wanted]
+    return [each for each in made if each.found()]
