@@ -20,7 +20,7 @@ from snapcore.values import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
 PROBE_S = 5.0
 """How long one probe may take."""
@@ -96,19 +96,18 @@ def parse(spec: str, provoke: Callable[[], None] | None = None) -> Probe:
     return made[kind]()
 
 
-def start(probes: Sequence[Probe], limit_s: float, done: Callable[[Result], None]) -> None:
-    """Measures all at once, each in its own thread; `done` is called from there, once for each.
+def start(probe: Probe, limit_s: float, done: Callable[[Probe, Result], None]) -> None:
+    """Measures in a thread of its own; `done` is called from there.
 
-    The threads are daemons: who has waited long enough goes on without them.
+    The thread is a daemon: who has waited long enough goes on without it.
     """
     import threading
 
     until = time.monotonic() + limit_s
-    for probe in probes:
-        threading.Thread(target=lambda probe=probe: done(_measured(probe, until)), daemon=True).start()
+    threading.Thread(target=lambda: done(probe, measured(probe, until)), daemon=True).start()
 
 
-def _measured(probe: Probe, until: float) -> Result:
+def measured(probe: Probe, until: float) -> Result:
     try:
         return Result(probe.spec, True, probe.measure(until))
     except Failed as error:

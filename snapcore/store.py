@@ -355,7 +355,7 @@ class Store:
     def watcher(self, record: Record, *, make: bool = False) -> int:
         """A descriptor of the file that the watcher of a transaction keeps locked; `OSError` where there is none."""
         folder = self._folder(f"snapshots/{record.snapshot}")
-        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT if make else 0)
+        flags = os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_RDWR | os.O_CREAT if make else os.O_RDONLY)
         return os.open(WATCHER, flags, 0o600, dir_fd=folder)
 
     def sync(self) -> None:

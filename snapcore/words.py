@@ -99,6 +99,15 @@ def process_fields(pid: int) -> list[str]:
         return []
 
 
+def process_name(pid: int) -> str:
+    """A process's name, as the kernel has it; '' for no such process."""
+    try:
+        with open(f"/proc/{pid}/comm", "rb") as file:
+            return file.read().decode("utf-8", "replace").strip()
+    except OSError:
+        return ""
+
+
 def process_start(pid: int) -> int:
     """When a process was started, in clock ticks since the boot; -1 for no such process, or one that is dead."""
     fields = process_fields(pid)
