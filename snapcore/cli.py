@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
     from snapcore.diff import Difference
     from snapcore.host import Host
+    from snapcore.running import Ways
     from snapcore.store import Store
+    from snapcore.transaction import Terms
     from snapcore.usage import Arguments
 
 
@@ -91,21 +93,66 @@ class _Ports:
         self.host.close()
 
 
+def _terms(arguments: Arguments) -> tuple[Terms, list[str]]:
+    """How a transaction is to be begun, and what is to be said about that; `Usage`."""
+    from snapcore import transaction
+
+    if arguments.policy not in transaction.POLICIES:
+        raise Usage(f"--policy {arguments.policy}: {', '.join(transaction.POLICIES)}")
+    terms = transaction.Terms(
+        arguments.label, arguments.token, arguments.require_token, arguments.track, arguments.policy,
+        nft=arguments.nft, only=tuple(arguments.only),
+    )  # fmt: skip
+    ways = _ways(arguments)
+    if ways is not None:
+        terms = terms._replace(
+            strategy=ways.strategy or terms.strategy,
+            new_devices=ways.new_devices or terms.new_devices,
+            external_ports=ways.external_ports or terms.external_ports,
+        )
+    if arguments.kernel and arguments.no_kernel:
+        raise Usage("--kernel and --no-kernel: one of them")
+    if arguments.kernel:
+        return terms._replace(kernel=True), []
+    if arguments.no_kernel or not _is_this_host(arguments.root):
+        return terms, []
+    from snapcore import kernel
+
+    why = kernel.missing()
+    return terms._replace(kernel=not why), [f"running state is not saved, the files alone are: {why}"] if why else []
+
+
+def _is_this_host(root: str) -> bool:
+    import os
+
+    return os.path.abspath(root) == "/"
+
+
+def _ways(arguments: Arguments) -> Ways | None:
+    """How the running host is to be brought back; None: as was said at `begin`. `Usage`."""
+    if not (arguments.strategy or arguments.new_devices or arguments.external_ports or arguments.no_kernel):
+        return None
+    from snapcore import running
+
+    return running.Ways(
+        arguments.strategy, arguments.new_devices, arguments.external_ports, not arguments.no_kernel
+    ).checked()
+
+
 def _begin(arguments: Arguments) -> int:
     from snapcore import profiles, transaction
 
     covers = [profile.cover() for profile in profiles.chosen(arguments.profile)]
-    if arguments.policy not in transaction.POLICIES:
-        raise Usage(f"--policy {arguments.policy}: {', '.join(transaction.POLICIES)}")
-    terms = transaction.Terms(
-        arguments.label, arguments.token, arguments.require_token, arguments.track, arguments.policy
-    )
+    terms, notes = _terms(arguments)
     with _Ports(arguments) as (host, store):
         begun = transaction.begin(host, store, covers, terms)
+    _notes(notes)
     if arguments.json:
         return _print_json({"status": 0, "state": "open", "id": begun.record.id, "token": begun.token,
-                            "since": begun.record.since, "saved": begun.saved})  # fmt: skip
-    return _print(f"begun: {begun.saved} files saved; token {begun.token}")
+                            "since": begun.record.since, "saved": begun.saved, "notes": notes,
+                            "kernel": bool(begun.record.kernel_sha256)})  # fmt: skip
+    also = " and the running state" if begun.record.kernel_sha256 else ""
+    return _print(f"begun: {begun.saved} files{also} saved; token {begun.token}")
 
 
 def _touch(arguments: Arguments) -> int:
@@ -137,7 +184,8 @@ def _rollback(arguments: Arguments) -> int:
 
     _outlive_the_terminal()
     with _Ports(arguments) as (host, store):
-        done = transaction.rollback(host, store, transaction.Claim(arguments.token, arguments.force))
+        claim = transaction.Claim(arguments.token, arguments.force)
+        done = transaction.rollback(host, store, claim, _ways(arguments))
     return _rolled_back(done, arguments)
 
 
@@ -185,10 +233,10 @@ def _notes(notes: list[str]) -> None:
 def _rolled_back(done: Any, arguments: Arguments) -> int:
     _notes(done.notes)
     if arguments.json:
-        undone = _listed(done.undone)
-        return _print_json({"status": 0, "state": "none", "id": done.record.id, "undone": undone, "notes": done.notes})
-    lines = [f"undone: {each}" for each in done.undone]
-    return _print("\n".join([*lines, f"rolled back: {len(done.undone)} differences undone"]))
+        return _print_json({"status": 0, "state": "none", "id": done.record.id, "undone": _listed(done.undone),
+                            "kernel": list(done.kernel), "notes": done.notes})  # fmt: skip
+    lines = [f"undone: {each}" for each in (*done.undone, *done.kernel)]
+    return _print("\n".join([*lines, f"rolled back: {len(lines)} differences undone"]))
 
 
 def _listed(differences: list[Difference]) -> list[dict[str, Any]]:
@@ -241,10 +289,12 @@ def _diff(arguments: Arguments) -> int:
     names = [*arguments.operands, "", ""]
     with _Ports(arguments) as (host, store):
         found = snapshots.compare(host, store, names[0], names[1])
-    status = EXIT_DIFFERS if found else EXIT_DONE
+        kernel, notes = ([], []) if names[0] or arguments.no_kernel else snapshots.compare_kernel(host, store)
+    _notes(notes)
+    status = EXIT_DIFFERS if found or kernel else EXIT_DONE
     if arguments.json:
-        _print_json({"status": status, "differences": _listed(found)})
-    for each in () if arguments.json else found:
+        _print_json({"status": status, "differences": _listed(found), "kernel": [each._asdict() for each in kernel]})
+    for each in () if arguments.json else (*found, *kernel):
         _print(str(each))
     return status
 
@@ -253,13 +303,16 @@ def _plan(arguments: Arguments) -> int:
     from snapcore import snapshots
 
     with _Ports(arguments) as (host, store):
-        steps = snapshots.plan(host, store, arguments.operands[0] if arguments.operands else "")
+        name = arguments.operands[0] if arguments.operands else ""
+        steps, notes = snapshots.plan(host, store, name, _ways(arguments))
+    _notes(notes)
     if arguments.json:
-        listed = [{**step._asdict(), "path": "/" + step.path, "aspects": list(step.aspects)} for step in steps]
+        listed = [{**step._asdict(), "path": step.path and f"/{step.path}", "aspects": list(step.aspects)}
+                  for step in steps]  # fmt: skip
         return _print_json({"status": 0, "steps": listed})
     for step in steps:
-        about = f" ({step.interface})" if step.interface else ""
-        _print(f"{step.action}: /{shown(step.path)}{shown(about)}")
+        about = f" ({step.interface})" if step.interface and step.path else ""
+        _print(f"{step.action}: {shown(step.words or f'/{step.path}{about}')}")
     return EXIT_DONE
 
 

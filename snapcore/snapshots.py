@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from snapcore.diff import Difference
     from snapcore.host import Host
+    from snapcore.netstate import Change
+    from snapcore.running import Running, Ways
+    from snapcore.running import Step as StackStep
     from snapcore.state import Cover, Snapshot
     from snapcore.store import Reader, Store
     from snapcore.transaction import Claim
@@ -42,11 +45,15 @@ class Step(NamedTuple):
     """One thing that a rollback would do."""
 
     action: str
-    """`restore`, `remove`, `make-folder` or `set-metadata`."""
+    """Of files: `restore`, `remove`, `make-folder` or `set-metadata`. Of the running host: `take-down` and `bring-up`
+    (by the stack), `repair` (over netlink, what the stack has left by then)."""
     path: str
+    """'' where it is about no file."""
     interface: str
-    """'' where the file is about none."""
-    aspects: tuple[str, ...]
+    """'' where it is about none."""
+    aspects: tuple[str, ...] = ()
+    words: str = ""
+    """What is done to the running host."""
 
 
 def checked_name(name: str) -> str:
@@ -136,8 +143,29 @@ def compare(at: Host, store: Store, name: str, other: str = "") -> list[Differen
     return host.differences(snapshot.entries, found)
 
 
-def plan(at: Host, store: Store, name: str = "") -> list[Step]:
-    """What a rollback (or a load of `name`) would do, in its order."""
+def compare_kernel(at: Host, store: Store) -> tuple[list[Change], list[str]]:
+    """How the kernel's state differs from that at `begin`; and notes on why that can't be said."""
+    part, notes = _running(at, store)
+    return (part.undone if part is not None else []), notes
+
+
+def _running(at: Host, store: Store, ways: Ways | None = None) -> tuple[Running | None, list[str]]:
+    record = store.record()
+    if record is None or not record.kernel_sha256:
+        return None, []
+    from snapcore import running
+
+    reader = store.snapshot(record.snapshot, record.manifest_sha256, record.manifest)
+    try:
+        saved = reader.snapshot
+        found = running.of(at, record, reader, saved.covers, saved.entries, ways=ways or running.AS_BEGUN)
+    finally:
+        reader.close()
+    return found[0], [why for why in found[1:] if why]
+
+
+def plan(at: Host, store: Store, name: str = "", ways: Ways | None = None) -> tuple[list[Step], list[str]]:
+    """What a rollback (or a load of `name`) would do, in its order; and notes on what can't be said."""
     reader = open_one(store, name)
     reader.close()
     found = at.scan(reader.snapshot.covers, known=reader.snapshot.entries)
@@ -145,7 +173,20 @@ def plan(at: Host, store: Store, name: str = "") -> list[Step]:
     covers = reader.snapshot.covers
     steps = [Step(_action(each), each.path, interface(each.path, covers), each.aspects) for each in left]
     order = ("make-folder", "restore", "remove", "set-metadata")
-    return sorted(steps, key=lambda step: (order.index(step.action), step.path))
+    steps.sort(key=lambda step: (order.index(step.action), step.path))
+    part, notes = (None, []) if name else _running(at, store, ways)
+    if part is None:
+        return steps, notes
+    down = part.to_take_down() if left else []
+    up = part.to_bring_up(step.key for step in down)
+    repairs = [Step("repair", "", action.interface, words=str(action)) for action in part.repairs()]
+    return [*map(_stack_step, down), *steps, *map(_stack_step, up), *repairs], notes
+
+
+def _stack_step(step: StackStep) -> Step:
+    late = ", without waiting for its lease" if step.detached else ""
+    words = f"{step.config.name} ({step.stack.name}{late})"
+    return Step(step.action, "", step.config.device, words=words)
 
 
 def _action(difference: Difference) -> str:

@@ -95,7 +95,7 @@ VERBS = (
     Verb("confirm", "commit a transaction that has a deadline"),
     Verb("rollback", "give the saved configuration back", RUNNING),
     Verb("status", "tell whether a transaction is open (exit status 0) or none (3)"),
-    Verb("diff", "compare with a snapshot (0: equal, 1: differs)", (), ("[NAME]", "[OTHER]")),
+    Verb("diff", "compare with a snapshot (0: equal, 1: differs)", RUNNING[-1:], ("[NAME]", "[OTHER]")),
     Verb("plan", "print what a rollback, or a load of NAME, would do", RUNNING, ("[NAME]",)),
     Verb("boot", "roll an open transaction back; run before networking starts"),
     Verb("save", "save the configuration under a name", (LABEL,), ("NAME",)),
