@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import subprocess
 import time
 
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 AUTO, ASK, TOKEN = "auto", "ask", "token"
 CONFIRMATIONS = (AUTO, ASK, TOKEN)
+MOST_ATTEMPTS = 100
 LOOK_S = 1.0
 """At least this often it is looked whether the transaction is still open."""
 ROUND_S = 0.5
@@ -76,6 +78,8 @@ class Outcome(NamedTuple):
     probes: Sequence[dict[str, Any]] = ()
     """{probe, required, before, after, again}: each of the last three {passed, words}, or None for not measured."""
     undone: Sequence[Difference] = ()
+    kernel: Sequence[str] = ()
+    """What the rollback changed in the running state, in words."""
     differences: Sequence[str] = ()
     notes: Sequence[str] = ()
 
@@ -118,6 +122,22 @@ def open_terminal() -> int:
         return os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC | os.O_NOCTTY)
     except OSError as error:
         raise Usage(f"--confirm ask: there is no terminal to ask on ({reason(error)})") from None
+
+
+def provoke() -> None:
+    """Has the session's connection carry something: a NUL, which terminals ignore, or a line where stderr is a pipe."""
+    try:
+        terminal = os.open("/dev/tty", os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
+    except OSError:
+        if stat.S_ISREG(os.fstat(2).st_mode):
+            return
+        terminal, text = os.dup(2), b"snapcore: is this heard?\n"
+    else:
+        text = b"\0"
+    try:
+        os.write(terminal, text)
+    finally:
+        os.close(terminal)
 
 
 class _Prober:
@@ -369,7 +389,7 @@ class _Attempt:
             except Incomplete as error:
                 return Outcome(EXIT_INCOMPLETE, f"{why}; {error}", self.record.id, differences=error.differences)
             else:
-                return self._rolled_back(why)._replace(undone=done.undone, notes=done.notes)
+                return self._rolled_back(why)._replace(undone=done.undone, kernel=done.kernel, notes=done.notes)
 
     def _give_back(self) -> RolledBack:
         with guard.Ports(self.root) as (host, store):

@@ -5,7 +5,16 @@ from __future__ import annotations
 import sys
 
 from snapcore import __version__
-from snapcore.errors import EXIT_DIFFERS, EXIT_DONE, EXIT_NONE_OPEN, Incomplete, SnapcoreError, Usage
+from snapcore.errors import (
+    EXIT_DIFFERS,
+    EXIT_DONE,
+    EXIT_INCOMPLETE,
+    EXIT_NONE_OPEN,
+    EXIT_ROLLED_BACK,
+    Incomplete,
+    SnapcoreError,
+    Usage,
+)
 from snapcore.files import shown
 
 TYPE_CHECKING = False
@@ -13,10 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
+    from snapcore.attempt import Outcome
     from snapcore.diff import Difference
     from snapcore.host import Host
     from snapcore.running import Ways
-    from snapcore.store import Store
+    from snapcore.store import Record, Store
     from snapcore.transaction import Terms
     from snapcore.usage import Arguments
 
@@ -85,12 +95,117 @@ class _Ports:
         self.host: Host = Host(arguments.root)
         self.store: Store = Store(self.host.tree)
 
+        self._sees_to_deadlines = arguments.verb in SEE_TO_DEADLINES
+
     def __enter__(self) -> tuple[Host, Store]:
+        if self._sees_to_deadlines:
+            _undo_expired(self.host, self.store)
         return self.host, self.store
 
     def __exit__(self, *_: object) -> None:
         self.store.close()
         self.host.close()
+
+
+SEE_TO_DEADLINES = frozenset(["begin", "touch", "extend", "save", "load", "delete", "prune", "status"])
+"""The verbs that first roll back what nobody watches any more and should have been rolled back. (Those that end a
+transaction look at its deadline themselves.)"""
+
+
+def _undo_expired(host: Host, store: Store) -> None:
+    try:
+        if not store.has_record():
+            return
+    except OSError:
+        return  # the verb itself says so
+    from snapcore import guard
+
+    _notes(guard.undo_expired(host, store))
+
+
+def _guarded_terms(arguments: Arguments, terms: Terms) -> Terms:
+    """With the deadline, where one is asked for."""
+    guards = bool(arguments.client_loss or arguments.client)
+    if arguments.timeout:
+        from snapcore import guard
+
+        clients = (guard.client(arguments.client),) if guards else ()
+        return terms._replace(timeout_s=guard.seconds(arguments.timeout, "--timeout"), clients=clients)
+    if guards:
+        raise Usage("--client-loss and --client need a deadline: --timeout SECONDS")
+    return terms
+
+
+def _try(arguments: Arguments) -> int:
+    from snapcore import attempt, guard, probes, profiles
+
+    if arguments.confirm not in attempt.CONFIRMATIONS:
+        raise Usage(f"--confirm {arguments.confirm}: {', '.join(attempt.CONFIRMATIONS)}")
+    if not arguments.attempts.isdecimal() or not 0 < int(arguments.attempts) <= attempt.MOST_ATTEMPTS:
+        raise Usage(f"--attempts {arguments.attempts}: a number is wanted, 1 to {attempt.MOST_ATTEMPTS}")
+    arguments.timeout = arguments.timeout or "60"
+    required = arguments.probe
+    if not required and arguments.confirm == attempt.AUTO:
+        required = ["client"]
+    terms, notes = _terms(arguments)
+    terms = _guarded_terms(arguments, terms)
+    if terms.clients:
+        terms = terms._replace(clients=(*terms.clients, guard.myself()))
+    if arguments.confirm == attempt.TOKEN:
+        terms = terms._replace(require_token=True)
+    _notes(notes)
+    outcome = attempt.run(
+        arguments.root,
+        attempt.Wish(
+            command=arguments.operands,
+            covers=[profile.cover() for profile in profiles.chosen(arguments.profile)],
+            terms=terms,
+            attempts=int(arguments.attempts),
+            required=[probes.parse(spec, attempt.provoke) for spec in required],
+            wanted=[probes.parse(spec, attempt.provoke) for spec in arguments.want],
+            confirm=arguments.confirm,
+            client_loss=bool(terms.clients),
+        ),
+        lambda line: _notes([line]),
+    )
+    return _tried(outcome, arguments)
+
+
+def _tried(outcome: Outcome, arguments: Arguments) -> int:
+    _notes(list(outcome.notes))
+    if arguments.json:
+        undone = _listed(list(outcome.undone))
+        state = "open" if outcome.status == EXIT_INCOMPLETE else "none"
+        _print_json({**outcome._asdict(), "state": state, "undone": undone})
+        return outcome.status
+    for probe in outcome.probes:
+        seen = probe["again"] or probe["after"]
+        if seen is not None:
+            _print(f"probe {probe['probe']}: {'passes' if seen['passed'] else 'fails'}: {shown(seen['words'])}")
+    for each in (*outcome.undone, *outcome.kernel):
+        _print(f"undone: {each}")
+    if outcome.status == EXIT_DONE:
+        return _print(outcome.why)
+    rolled = "rolled back: " if outcome.status == EXIT_ROLLED_BACK else ""
+    _print("\n  ".join([f"snapcore: {rolled}{shown(outcome.why)}", *outcome.differences]), sys.stderr)
+    return outcome.status
+
+
+def _extend(arguments: Arguments) -> int:
+    from snapcore import guard, transaction
+
+    more_s = guard.seconds(arguments.operands[0], "extend")
+    with _Ports(arguments) as (host, store):
+        record = guard.extend(host, store, more_s, transaction.Claim(arguments.token, arguments.force))
+    if arguments.json:
+        return _print_json({"status": 0, "state": "open", "id": record.id, "deadline": record.deadline})
+    return _print(f"extended{_unless_confirmed(record)}")
+
+
+def _watch(arguments: Arguments) -> int:
+    from snapcore import watch
+
+    return watch.watch(arguments.root, arguments.operands[0], arguments.detach)
 
 
 def _terms(arguments: Arguments) -> tuple[Terms, list[str]]:
@@ -144,15 +259,26 @@ def _begin(arguments: Arguments) -> int:
 
     covers = [profile.cover() for profile in profiles.chosen(arguments.profile)]
     terms, notes = _terms(arguments)
+    terms = _guarded_terms(arguments, terms)
     with _Ports(arguments) as (host, store):
-        begun = transaction.begin(host, store, covers, terms)
+        if terms.timeout_s:
+            from snapcore import guard
+
+            begun, unwatched = guard.begin(host, store, covers, terms)
+            notes = [*notes, *unwatched]
+        else:
+            begun = transaction.begin(host, store, covers, terms)
     _notes(notes)
     if arguments.json:
         return _print_json({"status": 0, "state": "open", "id": begun.record.id, "token": begun.token,
                             "since": begun.record.since, "saved": begun.saved, "notes": notes,
-                            "kernel": bool(begun.record.kernel_sha256)})  # fmt: skip
+                            "kernel": bool(begun.record.kernel_sha256), "deadline": begun.record.deadline})  # fmt: skip
     also = " and the running state" if begun.record.kernel_sha256 else ""
-    return _print(f"begun: {begun.saved} files{also} saved; token {begun.token}")
+    return _print(f"begun: {begun.saved} files{also} saved; token {begun.token}{_unless_confirmed(begun.record)}")
+
+
+def _unless_confirmed(record: Record) -> str:
+    return f"; rolled back at {record.deadline} unless confirmed" if record.deadline else ""
 
 
 def _touch(arguments: Arguments) -> int:
@@ -168,10 +294,10 @@ def _touch(arguments: Arguments) -> int:
 
 
 def _commit(arguments: Arguments) -> int:
-    from snapcore import transaction
+    from snapcore import guard, transaction
 
     with _Ports(arguments) as (host, store):
-        done = transaction.commit(host, store, transaction.Claim(arguments.token, arguments.force))
+        done = guard.commit(host, store, transaction.Claim(arguments.token, arguments.force))
     _notes(done.notes)
     if arguments.json:
         ended = done.record.id if done.record else ""
@@ -191,6 +317,7 @@ def _rollback(arguments: Arguments) -> int:
 
 def _boot(arguments: Arguments) -> int:
     from snapcore import transaction
+    from snapcore.words import log
 
     with _Ports(arguments) as (host, store):
         if not store.has_record():
@@ -198,21 +325,11 @@ def _boot(arguments: Arguments) -> int:
         try:
             done = transaction.boot(host, store)
         except (SnapcoreError, OSError) as error:
-            _log(arguments.root, f"boot: {error}")
+            log(arguments.root, f"boot: {error}")
             raise
         if done is not None:
-            _log(arguments.root, f"boot: rolled back, {len(done.undone)} differences undone")
+            log(arguments.root, f"boot: rolled back, {len(done.undone)} differences undone")
     return _rolled_back(done, arguments) if done is not None else EXIT_DONE
-
-
-def _log(root: str, line: str) -> None:
-    """To the system's log, where stderr of a boot may go nowhere. Of this host only."""
-    import os
-    import syslog
-
-    if os.path.abspath(root) == "/":
-        syslog.openlog("snapcore", syslog.LOG_PID, syslog.LOG_DAEMON)
-        syslog.syslog(syslog.LOG_ERR, shown(line))
 
 
 def _outlive_the_terminal() -> None:
@@ -374,8 +491,11 @@ def _status(arguments: Arguments) -> int:
 
     tree = files.Tree(arguments.root)
     store = Store(tree)
+    guarded: dict[str, Any] = {}
     try:
         record = store.record()
+        if record is not None and record.deadline:
+            record, guarded = _guarded(arguments, store)
     finally:
         store.close()
         tree.close()
@@ -383,18 +503,48 @@ def _status(arguments: Arguments) -> int:
         _print_json({"status": EXIT_NONE_OPEN, "state": "none"}) if arguments.json else _print("no transaction is open")
         return EXIT_NONE_OPEN
     if arguments.json:
-        return _print_json({"status": 0, "state": record.phase, "transaction": summary(record)})
+        return _print_json({"status": 0, "state": record.phase, "transaction": {**summary(record), **guarded}})
     from snapcore.words import held_by
 
     _print(f"{record.phase}: {held_by(record)}")
+    if guarded:
+        _print(_deadline_in_words(record, guarded))
     if record.failures:
         loud = "ATTENTION: " if record.failures >= 3 else ""
         _print(f"{loud}{record.failures} failed rollbacks; the last one, {record.last_failure}")
     return EXIT_DONE
 
 
+def _guarded(arguments: Arguments, store: Store) -> tuple[Record | None, dict[str, Any]]:
+    """The record of a transaction with a deadline, seen to if that has passed, and what is known of its guard."""
+    from snapcore import guard
+    from snapcore.words import left_s
+
+    with _Ports(arguments):
+        record = store.record()
+    if record is None:
+        return None, {}
+    left = left_s(record)
+    return record, {"left_s": None if left is None else round(left, 3), "watcher": guard.watcher(store, record)}
+
+
+def _deadline_in_words(record: Record, guarded: dict[str, Any]) -> str:
+    left = guarded["left_s"]
+    when = (
+        f"rolled back in {left:.0f} s ({record.deadline})"
+        if left > 0
+        else f"the deadline, {record.deadline}, has passed"
+    )
+    watched = f"watched by process {guarded['watcher']}" if guarded["watcher"] else "nobody watches it"
+    clients = ", ".join(f"process {client.pid}" for client in record.clients)
+    return "; ".join([when, watched, *([f"or when {clients} is gone"] if clients else [])])
+
+
 VERBS: dict[str, Callable[[Arguments], int]] = {
     "begin": _begin,
+    "try": _try,
+    "extend": _extend,
+    "watch": _watch,
     "touch": _touch,
     "commit": _commit,
     "confirm": _commit,

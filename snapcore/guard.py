@@ -87,6 +87,11 @@ def client(pid: str = "") -> Process:
     return process(number)
 
 
+def myself() -> Process:
+    """This process."""
+    return process(os.getpid())
+
+
 # Beginning.
 
 
@@ -219,7 +224,7 @@ def commit(host: Host, store: Store, claim: Claim) -> Committed:
         ended = None if store.has_record() else store.outcome()
         if ended is None or ended[0] == "commit":
             raise
-        raise WrongState(f"{error}; the last one, with the deadline {ended[1].deadline}, was rolled back") from error
+        raise WrongState(f"{error}; the last one that had a deadline ({ended[1].deadline}) was rolled back") from error
     raise AssertionError("one of these returns or raises")
 
 

@@ -72,27 +72,54 @@ SAVING = (
 )
 """Of the verbs that open a transaction."""
 
+BEGIN = (
+    LABEL,
+    *SAVING,
+    *RUNNING,
+    Option("--require-token", "ask everyone for the token, the same user too"),
+    Option("--track", "save nothing now, but each file when `touch` announces its first change"),
+    Option(
+        "--policy",
+        "what a rollback does with changes that were not announced, where some were: restore (the default),"
+        " keep-external, or fail",
+        "POLICY",
+    ),
+    Option("--timeout", "roll back after so many seconds, unless confirmed before (try: 60)", "SECONDS"),
+    Option("--client-loss", "with a deadline: roll back as soon as the process that calls is gone"),
+    Option("--client", "as --client-loss, with this process for the caller", "PID"),
+)
+
+TRY = (
+    Option(
+        "--probe",
+        "must pass, unless it did not before the change either: ping:HOST[,size=BYTES], tcp:HOST:PORT,"
+        " dns:NAME[@SERVER], an http: or https: URL, route:default, client (the connection that this session came by"
+        " makes progress; the default with --confirm auto), exec:COMMAND; may be repeated",
+        "PROBE",
+        many=True,
+    ),
+    Option("--want", "as --probe, but only reported; may be repeated", "PROBE", many=True),
+    Option(
+        "--confirm",
+        "who keeps the change when the probes pass: auto (nobody is asked; the default), ask (on the terminal), token"
+        " (who says `snapcore confirm --token TOKEN`, from anywhere)",
+        "WHO",
+    ),
+    Option("--attempts", "how often it is tried, each time from the old configuration (1)", "NUMBER"),
+)
+
 VERBS = (
+    Verb("begin", "save the configuration and open a transaction", BEGIN),
     Verb(
-        "begin",
-        "save the configuration and open a transaction",
-        (
-            LABEL,
-            *SAVING,
-            *RUNNING,
-            Option("--require-token", "ask everyone for the token, the same user too"),
-            Option("--track", "save nothing now, but each file when `touch` announces its first change"),
-            Option(
-                "--policy",
-                "what a rollback does with changes that were not announced, where some were: restore (the default),"
-                " keep-external, or fail",
-                "POLICY",
-            ),
-        ),
+        "try",
+        "begin, run a command, and keep what it changed only if it ends with 0 and all probes pass in time",
+        (*TRY, *BEGIN),
+        ("COMMAND...",),
     ),
     Verb("touch", "announce a change to files (and, after begin --track, save them)", (), ("FILE...",)),
     Verb("commit", "keep the configuration as it is now"),
     Verb("confirm", "commit a transaction that has a deadline"),
+    Verb("extend", "move the deadline of the open transaction so many seconds further", (), ("SECONDS",)),
     Verb("rollback", "give the saved configuration back", RUNNING),
     Verb("status", "tell whether a transaction is open (exit status 0) or none (3)"),
     Verb("diff", "compare with a snapshot (0: equal, 1: differs)", RUNNING[-1:], ("[NAME]", "[OTHER]")),
@@ -120,6 +147,9 @@ VERBS = (
         ),
     ),
 )
+
+HIDDEN = (Verb("watch", "hold the deadline of a transaction", (Option("--detach", "in the background"),), ("ID",)),)
+"""What snapcore itself calls."""
 
 
 class Arguments:
@@ -150,13 +180,21 @@ class Arguments:
         self.init: list[str] = []
         self.command = ""
         self.remove = False
+        self.timeout = ""
+        self.client_loss = False
+        self.client = ""
+        self.probe: list[str] = []
+        self.want: list[str] = []
+        self.confirm = "auto"
+        self.attempts = "1"
+        self.detach = False
 
 
 def parse(words: list[str]) -> Arguments:
     """`Usage` says what is wrong, and what would be right."""
     arguments = Arguments()
     given: list[str] = []
-    verb = next((each for each in VERBS if each.name == _first_operand(words)), None)
+    verb = next((each for each in (*VERBS, *HIDDEN) if each.name == _first_operand(words)), None)
     options = {option.name: option for option in (*COMMON, *(verb.options if verb else ()))}
     rest = list(words)
     while rest:
@@ -208,7 +246,7 @@ def _with_verb(arguments: Arguments, given: list[str]) -> Arguments:
         return arguments
     if not given:
         raise Usage(f"which verb? {', '.join(verb.name for verb in VERBS)}; see --help")
-    verb = next((each for each in VERBS if each.name == given[0]), None)
+    verb = next((each for each in (*VERBS, *HIDDEN) if each.name == given[0]), None)
     if verb is None:
         known = {each.name: each for each in VERBS}
         raise Usage(f"verb {given[0]!r} is unknown{_nearest(given[0], known)}")
