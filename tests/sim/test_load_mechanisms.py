@@ -100,13 +100,12 @@ def test_snapcore_is_installed_with_a_program_that_starts_it(tmp_path: Path) -> 
     mechanism = library.find_mechanism("snapcore")
     if mechanism.missing:
         pytest.skip(mechanism.missing)
-    assert "/usr/lib/snapcore/snapcore/cli.py" in mechanism.install
     assert mechanism.install[snapcore.PROGRAM].mode == 0o755
-    library_folder = tmp_path / "snapcore-lib"
+    archive = tmp_path / "lib/snapcore.pyz"
     for path, file in mechanism.install.items():
-        place = Path(path.replace(snapcore.LIBRARY, str(library_folder)).replace("/usr/sbin", str(tmp_path)))
+        place = Path(path.replace(snapcore.ARCHIVE, str(archive)).replace("/usr/sbin", str(tmp_path)))
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes((file.content or b"").replace(snapcore.LIBRARY.encode(), str(library_folder).encode()))
+        place.write_bytes((file.content or b"").replace(snapcore.ARCHIVE.encode(), str(archive).encode()))
         place.chmod(file.mode)
     run = subprocess.run([tmp_path / "snapcore", "--version"], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
