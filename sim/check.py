@@ -293,6 +293,8 @@ def _step(history: History, event: StepEnded, step: Step) -> list[Finding]:
     if event.outcome == "done":
         if step.verb == "expect":
             return [Finding(_ask(step), "pass", f"step {event.step + 1}: as expected after {event.seconds:.1f} s")]
+        if step.verb == "await":
+            return [Finding("await", "pass", f"{where}: undone after {event.seconds:.1f} s", output)]
         told = product or event.status
         return [Finding(event.verb, "pass", f"{where}: exit status {event.status or 0}", output)] if told else []
     if event.outcome == "unmet":

@@ -12,8 +12,19 @@ from typing import Any
 from sim import config, services, trials
 from sim.document import Node, nearest, shown
 from sim.faults.calls import GROUPS
-from sim.scenario import REASONS, Breaks, Change, FileText, Flow, Machine, Network, Step, Topology
-from sim.scenario import RECOVERIES as RUNNABLE
+from sim.scenario import (
+    OFFERS,
+    REASONS,
+    RECOVERIES,
+    Breaks,
+    Change,
+    FileText,
+    Flow,
+    Machine,
+    Network,
+    Step,
+    Topology,
+)
 from sim.shape import (
     DURATION,
     FLAG,
@@ -40,13 +51,9 @@ from sim.shape import (
 )  # fmt: skip
 from sim.vocabulary import VERBS
 
-RECOVERIES = (*RUNNABLE, "timeout", "probe", "client-loss", "quit")
-"""All recoveries of the vocabulary; those that cannot be run yet are skips by name."""
-
 CHECKS = ("files", "kernel", "flows", "flaps", "transaction", "reboot")
 """The checks that are always on, unless a scenario excuses one."""
 
-OFFERS = ("timeout", "probe", "client-loss", "quit")
 DISKS = ("keep", "lose-unsynced")
 IMAGES = ("as-it-is", "journal")
 ERRORS = ("ENOSPC", "EIO", "EROFS", "EDQUOT", "EACCES")
@@ -313,6 +320,27 @@ def _fault(values: dict[str, Any], node: Node, context: Context) -> Any:
     return values
 
 
+def _kill(values: dict[str, Any], node: Node, context: Context) -> Any:
+    named = [key for key in ("process", "client", "watcher") if values.get(key)]
+    if len(named) != 1:
+        said = " and ".join(named) or "nobody"
+        return context.add(node, f"kills {said}; valid: exactly one of process, client, watcher")
+    if named == ["client"] and "signal" in values:
+        return context.add(node, "says by which signal the client is killed; valid: client alone (it is KILL)")
+    return values
+
+
+def _begin(values: dict[str, Any], node: Node, context: Context) -> Any:
+    by = values.get("by")
+    if by is None and values.keys() & {"deadline", "probe"}:
+        return context.add(node, f"says how, but not by what it is undone; valid: by: {', '.join(OFFERS)}")
+    if by is not None and not values.get("deadline"):
+        return context.add(node, "gives the mechanism no time; valid: deadline: a duration like 4s")
+    if (by == "probe") != ("probe" in values):
+        return context.add(node, "names a probe, or needs one; valid: probe: FLOW, with 'by: probe' and only with it")
+    return values
+
+
 _AT = Scalar("a number, 'every' or 'from NUMBER'", r"[1-9][0-9]{0,8}|every|from [1-9][0-9]{0,8}", str)
 _ASKED_FILE = Record(
     {
@@ -343,7 +371,22 @@ _EXPECT = Record(
 _STATUS = Field(STATUS, "the exit status that is expected; default: 0")
 _FILE_FIELD = _must(PATH, "the file")
 _BODIES: dict[str, Shape] = {
-    **{verb: _on(status=_STATUS) for verb in ("begin", "commit", "rollback", "confirm")},
+    "begin": Either(
+        scalar=MACHINE,
+        mapping=Record(
+            {
+                "on": _must(MACHINE, "the machine"),
+                "status": _STATUS,
+                "by": Field(Choice(OFFERS, "offer"), "what is to undo the change by itself"),
+                "deadline": Field(DURATION, "of the mechanism"),
+                "probe": Field(FLOW, "what the mechanism pings: the destination of this flow"),
+            },
+            _begin,
+        ),
+    ),
+    **{verb: _on(status=_STATUS) for verb in ("commit", "rollback", "confirm")},
+    "release": _on(),
+    "await": _on(within=Field(DURATION, "the deadline; default: 5s")),
     **{verb: _on(name=_must(LINE, "of the snapshot"), status=_STATUS) for verb in ("save", "load")},
     **{verb: _on() for verb in ("reload", "shutdown", "reboot", "crash", "boot")},
     "power-cut": _on(image=Field(Choice(IMAGES, "image"), "of the two that a power cut is taken as")),
@@ -358,8 +401,16 @@ _BODIES: dict[str, Shape] = {
         _fault,
         "call and error, or disk",
     ),
-    "kill": _on(
-        process=_must(LINE, "part of the command line"), signal=Field(Choice(SIGNALS, "signal"), "default: TERM")
+    "kill": Record(
+        {
+            "on": _must(MACHINE, "the machine"),
+            "process": Field(LINE, "part of the command line"),
+            "client": Field(FLAG, "the command of the last begin, and what it started in its session; by KILL"),
+            "watcher": Field(FLAG, "the watcher of the mechanism, as its file names it"),
+            "signal": Field(Choice(SIGNALS, "signal"), "default: TERM"),
+        },
+        _kill,
+        "process, client or watcher",
     ),
     "crash-everywhere": _on(
         verbs=Field(ListOf(Choice(("begin", "commit", "rollback", "boot"), "verb"), 1), "default: all"),
@@ -534,6 +585,9 @@ def breaks(values: Any) -> Breaks:
 EXTRA = ("confirm", "save", "load", "status")
 """Further verbs that a mechanism may name. `save` and `load` get the snapshot's name as their last argument."""
 
+GUARDS = (*OFFERS, "watcher")
+"""Keys for what it offers: a command each, and part of the command line of its watcher."""
+
 INSTALL = Record(
     {
         "from": _must(LINE, "a file, relative to this one or absolute"),
@@ -556,6 +610,11 @@ MECHANISM = Record(
         "stack": Field(Name("stack"), "the only stack that it works with"),
         "covers": Field(ListOf(Choice(("files", "kernel"), "part"), 1), "files, or files and kernel"),
         "offers": Field(ListOf(Choice(OFFERS, "offer")), "beyond the verbs that this file names"),
+        "timeout": Field(_COMMAND, "begin, and undo after {seconds}"),
+        "probe": Field(_COMMAND, "begin, run {command}, ping {probe}; undo when it does not answer any more"),
+        "client-loss": Field(_COMMAND, "begin, run {command}; undo when whoever runs this is lost"),
+        "quit": Field(_COMMAND, "begin; undo when the watcher is told to quit (SIGTERM)"),
+        "watcher": Field(LINE, "part of the command line of its watcher"),
     },
     what="a mapping that starts with 'mechanism: 1'",
 )

@@ -29,7 +29,7 @@ CHANGES = frozenset({"config", "write", "remove", "chmod", "chown", "link", "set
 """The steps that change a machine."""
 CLOSES = frozenset({"commit", "confirm"})
 """The steps that keep a change."""
-TRANSACTION = CLOSES | {"begin", "rollback", "load"}
+TRANSACTION = CLOSES | {"begin", "rollback", "load", "await"}
 
 Reference = Literal["begin", "changed", "baseline"]
 
@@ -257,7 +257,7 @@ class History:
     def _changed_outside(self, machine: str) -> bool:
         """Whether the last change came after the transaction was over: then it is to stay."""
         begin, written = self.state("begin", machine), self._written(machine)
-        over = [index for index, _ in self.after_step(frozenset({"rollback"}), machine)]
+        over = [index for index, _ in self.after_step(frozenset({"rollback", "await"}), machine)]
         over += [
             index
             for index, event in enumerate(self.events)

@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 
+from sim import guarded
 from sim.errors import LabError
 from sim.faults.calls import GROUPS
 from sim.faults.order import Order
@@ -90,9 +91,17 @@ def power_cut(context: Context, machine: Machine, which: str) -> None:
 
 
 def kill(context: Context, step: Step) -> Done:
-    """Send a signal to every process of the machine whose command line contains the text."""
+    """Send a signal to every process of the machine whose command line contains a text, or kill the client."""
     machine = context.machine(step.on or "")
-    name, number = str(step.args["process"]), getattr(signal, f"SIG{step.args.get('signal', 'TERM')}")
+    if step.args.get("client"):
+        return guarded.lose_client(context, machine)
+    name = step.args.get("process")
+    if step.args.get("watcher"):
+        context.changed_picture(machine.plan.name)
+        name = context.plan.mechanism.extra.get("watcher")
+    if not name:
+        raise LabError("kill: nobody is named")
+    number = getattr(signal, f"SIG{step.args.get('signal', 'TERM')}")
     first = machine.running.process
     space = os.readlink(f"/proc/{first}/ns/pid")
     hit = 0

@@ -20,6 +20,7 @@ import select
 import signal
 import socket
 import struct
+import sys
 import time
 from array import array
 from bisect import bisect_left
@@ -192,6 +193,8 @@ class Meter:
                 _keep_the_beat()
                 _Loop(theirs).run()
                 status = 0
+            except BaseException:  # noqa: BLE001  # the last frame of a process
+                sys.excepthook(*sys.exc_info())
             finally:
                 os._exit(status)
         theirs.close()

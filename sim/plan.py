@@ -16,7 +16,7 @@ from sim import config, grammar, library, services, stacks
 from sim.document import nearest, shown
 from sim.errors import BadInput, Mistake
 from sim.planned import MachinePlan, Params, Plan, Port
-from sim.scenario import RECOVERIES, Change, Family, FileText, Flow, Machine, Mechanism, Scenario, Step
+from sim.scenario import OFFERS, RECOVERIES, Breaks, Change, Family, FileText, Flow, Machine, Mechanism, Scenario, Step
 from sim.show import show as show
 from sim.stacks.base import Stack
 from sim.track import Track
@@ -27,6 +27,10 @@ FORWARDING = FileText(b"net.ipv4.ip_forward = 1\nnet.ipv6.conf.all.forwarding = 
 
 SETTLE_S = 5.0
 """How long a change or a recovery may take to show, seconds."""
+
+DEADLINES = {"timeout": 4.0, "probe": 30.0, "client-loss": 60.0, "quit": 60.0}
+"""The deadline that a mechanism is given, by what is to undo the change, seconds. That of `timeout` is waited for: it
+leaves the time that it takes to see what the change has broken."""
 
 KEYS = ("stack", "mechanism", "recover", "family", "disk", "dad")
 """What `matrix` and `--set` may set."""
@@ -71,7 +75,7 @@ def _checked(sets: Mapping[str, str | Sequence[str]]) -> dict[str, tuple[str, ..
     choices = {}
     valid = {
         "stack": stacks.names(),
-        "recover": grammar.RECOVERIES,
+        "recover": RECOVERIES,
         "family": ("v4", "v6"),
         "disk": grammar.DISKS,
         "dad": ("true", "false"),
@@ -110,8 +114,18 @@ def _recoveries(scenario: Scenario, mechanism: Mechanism, chosen: Sequence[str] 
     named = chosen if chosen is not None else scenario.recover
     if named is not None:
         return tuple(dict.fromkeys(named))
-    usual = ["rollback", "reboot", "crash"] + ([] if scenario.breaks.flows else ["commit"])
+    usual = ["rollback", "reboot", "crash", *OFFERS] + ([] if scenario.breaks.flows else ["commit"])
+    if _pinged(scenario.subject or "", scenario.breaks) is None:
+        usual.remove("probe")
     return tuple(name for name in usual if _offered(name, mechanism) is None) or (usual[0],)
+
+
+def _pinged(subject: str, breaks: Breaks) -> Flow | None:
+    """The flow in `breaks` that the subject itself sees broken by a plain ping: what a mechanism is told to probe."""
+    if breaks.after != "change":
+        return None
+    plain = (flow for flow in breaks.flows if flow.protocol == "icmp" and flow.size is None)
+    return next((flow for flow in plain if flow.source == subject), None)
 
 
 _NEEDS = {"rollback": "rollback", "commit": "commit"}
@@ -119,7 +133,7 @@ _NEEDS = {"rollback": "rollback", "commit": "commit"}
 
 def _offered(recovery: str, mechanism: Mechanism) -> str | None:
     """Why the mechanism is not asked for a recovery, or None."""
-    if recovery in grammar.OFFERS:
+    if recovery in OFFERS:
         lacks = None if recovery in mechanism.offers else recovery
     else:
         verb = _NEEDS.get(recovery, "boot")  # what happens to a machine is undone at its next boot
@@ -186,7 +200,7 @@ class _Planner:
     def short(self) -> list[Step]:
         """The short form as steps."""
         steps = self.demonstration() if self.breaks and self.scenario.breaks.after == "reboot" else []
-        steps += [Step("begin", self.subject, _args("begin")), *self.change()]
+        steps += [self.begin(), *self.change()]
         if self.scenario.breaks.after == "change":
             steps += _expect(self.breaks, "unreachable", otherwise="unknown")
         everyone = (*self.flows, *self.keeps, *self.neighbours())
@@ -194,6 +208,14 @@ class _Planner:
         keeps = self.keeps if self.breaks else tuple(reversed(named.values()))
         steps += _expect(keeps, "delivered")
         return steps + self.recovery()
+
+    def begin(self) -> Step:
+        """The begin, with what is to undo the change by itself."""
+        by = self.params.recover
+        if by not in OFFERS:
+            return Step("begin", self.subject, _args("begin"))
+        probe = _pinged(self.subject, replace(self.scenario.breaks, flows=self.breaks)) if by == "probe" else None
+        return Step("begin", self.subject, {**_args("begin"), "by": by, "deadline": DEADLINES[by], "probe": probe})
 
     def change(self) -> list[Step]:
         """The change and its reload."""
@@ -232,6 +254,10 @@ class _Planner:
             "crash": [Step("crash", self.subject), Step("boot", self.subject)],
             "commit": [Step("commit", self.subject, _args("commit"))],
             "power-cut": [Step("power-cut", self.subject, _args("power-cut")), Step("boot", self.subject)],
+            "timeout": [self.undone(DEADLINES["timeout"])],
+            "probe": [Step("release", self.subject), self.undone(DEADLINES["probe"])],
+            "client-loss": [self.kill("client"), self.undone()],
+            "quit": [self.kill("watcher"), self.undone()],
         }.get(recovery or "")
         if recovery == "crash-everywhere":
             verbs = [verb for verb in _args("crash-everywhere")["verbs"] if getattr(self.mechanism, verb)]
@@ -251,6 +277,14 @@ class _Planner:
             again = Step("power-cut", self.subject, {"image": "journal"})
             return [*acts, asked, again, Step("boot", self.subject), asked]
         return [*acts, asked]
+
+    def kill(self, whom: str) -> Step:
+        """A signal to the client or to the watcher of the mechanism."""
+        return Step("kill", self.subject, {**_args("kill"), whom: True})
+
+    def undone(self, deadline_s: float = 0.0) -> Step:
+        """Until the mechanism has undone the change by itself."""
+        return Step("await", self.subject, {"within": deadline_s + SETTLE_S})
 
     def neighbours(self) -> Iterator[Flow]:
         """Flows between the subject and every machine on a network that both have an address in."""
@@ -286,6 +320,9 @@ class _Planner:
     def steps_of_family(self, steps: Sequence[Step]) -> Iterator[Step]:
         for step in steps:
             flows = step.args.get("flows", ())
+            probe = step.args.get("probe")
+            if self.params.family is not None and probe is not None:
+                step = replace(step, args={**step.args, "probe": next(iter(self.of_family([probe])), None)})
             if self.params.family is None or not flows:
                 yield step
                 continue
@@ -350,6 +387,9 @@ class _Planner:
             verb = step.verb
             if verb == "run" and self.mechanism.name != _OURS and _OURS in re.split(r"[^\w.-]+", step.args["command"]):
                 return f"the scenario runs {_OURS} itself: it is not for {self.mechanism.name}"
+            by = step.args.get("by") if verb == "begin" else None
+            if by and by not in self.mechanism.offers:
+                return f"{self.mechanism.name} does not offer '{by}'"
             for wanted in _verbs_of(step):
                 if not (getattr(self.mechanism, wanted, None) or self.mechanism.extra.get(wanted)):
                     return f"{self.mechanism.name} does not offer '{wanted}'"
@@ -357,14 +397,13 @@ class _Planner:
                 return f"{self.mechanism.name} does not offer 'boot'"
             if (verb == "begin" and step.args.get("status") == 0) or (verb == "race" and "begin" in step.args["verbs"]):
                 begun.add(step.on)
-            elif verb in ("commit", "confirm", "rollback") and step.args.get("status") == 0:
+            elif verb == "await" or (verb in ("commit", "confirm", "rollback") and step.args.get("status") == 0):
                 begun.discard(step.on)
         return None
 
     def why_not(self, steps: Sequence[Step]) -> Iterator[str]:
         """Every reason why this cannot be run here."""
-        if self.params.recover not in (None, *RECOVERIES):
-            yield f"recovery '{self.params.recover}' is not there yet"
+        yield from self.guard_missing(steps)
         for name, machine in self.machines.items():
             why = self.stacks[name].missing()
             if why:
@@ -379,6 +418,18 @@ class _Planner:
         if foreign:
             yield f"the scenario writes {foreign[0]}, a file of the stack {foreign[1]}, not of {self.params.stack}"
         yield from self.family_missing()
+
+    def guard_missing(self, steps: Sequence[Step]) -> Iterator[str]:
+        """What a mechanism offers, and its file does not say how; a probe that nothing would condemn."""
+        named = self.mechanism.extra
+        for step in steps:
+            by = step.args.get("by") if step.verb == "begin" else None
+            if by and by not in named:
+                yield f"{self.mechanism.name} offers '{by}', but names no command for it"
+            if by == "probe" and step.args.get("probe") is None:
+                yield f"no flow in 'breaks' is a plain ping from '{self.subject}': no probe would see the damage"
+            if step.verb == "kill" and step.args.get("watcher") and "watcher" not in named:
+                yield f"{self.mechanism.name} does not say what its watcher is called (the key 'watcher')"
 
     def foreign(self, steps: Sequence[Step]) -> tuple[str, str] | None:
         """A file of the subject, written by name, that another stack reads and its own does not: (path, stack)."""
@@ -418,7 +469,7 @@ def _verbs_of(step: Step) -> Sequence[str]:
     """The verbs that a step needs of the mechanism."""
     if step.verb in ("race", "crash-everywhere"):
         return tuple(step.args["verbs"])
-    return (step.verb,) if _is_product(step) else ()
+    return (step.verb,) if _is_product(step) and step.verb != "await" and not step.args.get("by") else ()
 
 
 def _is_product(step: Step) -> bool:

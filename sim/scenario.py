@@ -27,8 +27,10 @@ REASONS = (
     "no-name",
 )
 
-RECOVERIES = ("rollback", "reboot", "crash", "commit", "power-cut", "crash-everywhere")
-"""Recoveries that can be run. Others of the design are known by name to `sim.load`."""
+OFFERS = ("timeout", "probe", "client-loss", "quit")
+"""Ways in which a mechanism undoes a change by itself, where it says that it does."""
+
+RECOVERIES = ("rollback", "reboot", "crash", "commit", "power-cut", "crash-everywhere", *OFFERS)
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,8 @@ class Mechanism:
     offers: tuple[str, ...] = ()
     missing: str | None = None  # why it cannot run on this machine (a skip), or None
     needs: tuple[str, ...] = ()  # programs that the machine's root tree must have
-    extra: Mapping[str, str] = field(default_factory=dict)  # further verbs: confirm, save, load, status
+    # further verbs: confirm, save, load, status; the commands of `offers`; watcher: part of a command line
+    extra: Mapping[str, str] = field(default_factory=dict)
     file: str | None = None
 
 

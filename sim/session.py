@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import time
@@ -20,7 +21,7 @@ from sim.scenario import Flow, Step
 from sim.services import server
 from sim.world import kernel
 from sim.world.lab import STOP_S, Lab
-from sim.world.machine import Machine
+from sim.world.machine import Job, Machine
 
 BASELINE_S = 10.0
 """How long the topology may take until the flows that the scenario names are delivered for the first time."""
@@ -47,6 +48,21 @@ class Done:
 
 
 @dataclass
+class Guard:
+    """A transaction that ends by itself. `due`: when (monotonic), of a time-out; `job`: the client that runs."""
+
+    due: float | None = None
+    job: Job | None = None
+    end: int = -1  # our end of what the client's command waits for
+
+    def close(self) -> None:
+        """The machine goes down, or all is over."""
+        if self.end >= 0:
+            os.close(self.end)
+            self.end = -1
+
+
+@dataclass
 class Context:
     """What a run knows while it goes on. `sim.steps` acts through it."""
 
@@ -67,6 +83,7 @@ class Context:
     faults: dict[str, Order] = field(default_factory=dict)  # machine -> what fails during its next step
     failed: bool = False  # a step was refused or not met: then no patience is owed at the end
     meter: Meter | None = None  # measures outages, where anything is to be measured
+    guards: dict[str, Guard] = field(default_factory=dict)  # machine -> its transaction that ends by itself
 
     @property
     def now(self) -> float:
@@ -133,6 +150,7 @@ class Context:
     def power_off(self, machine: Machine, how: str) -> None:
         """Shut down in order, or crash, and write it down."""
         boot = machine.boots
+        self.guards.pop(machine.plan.name, Guard()).close()
         if self.meter is not None:
             self.meter.off(machine.plan.name)
         milliseconds = machine.crash() if how in ("crash", "power-cut") else machine.shutdown(STOP_S * 3)

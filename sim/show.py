@@ -108,6 +108,8 @@ def _step(step: Step, plan: Plan) -> Any:
     args.pop("files" if step.verb == "config" else "", None)
     if "flows" in args:
         args["flows"] = {_flow(flow, plan): outcome for flow, outcome in args["flows"]}
+    if args.get("probe") is not None:
+        args["probe"] = _flow(args["probe"], plan)
     if step.verb in ("plug", "unplug"):
         return f"{step.on}:{args['port']}"
     if not args and step.on is not None:
@@ -117,7 +119,7 @@ def _step(step: Step, plan: Plan) -> Any:
 
 
 def _value(key: str, value: Any) -> Any:
-    if key in ("within", "holds-for") and isinstance(value, float):
+    if key in ("within", "holds-for", "deadline") and isinstance(value, float):
         return _duration(value)
     if key == "mode" and isinstance(value, int):
         return _mode(value)

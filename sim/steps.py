@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
-from sim import expect, mischief, stacks
+from sim import expect, guarded, mischief, stacks
 from sim.errors import LabError, Missing
 from sim.events import State
 from sim.observe import entry
@@ -61,7 +61,7 @@ def _product(context: Context, step: Step) -> Done:
     mechanism, machine = context.plan.mechanism, _machine(context, step)
     own = {"begin": mechanism.begin, "commit": mechanism.commit, "rollback": mechanism.rollback}
     command = own.get(step.verb) or mechanism.extra.get(step.verb)
-    if command is None:
+    if command is None and not step.args.get("by"):
         raise LabError(f"the mechanism {mechanism.name} has no {step.verb}")
     if "name" in step.args:
         command = f"{command} {shlex.quote(step.args['name'])}"
@@ -73,7 +73,7 @@ def _product(context: Context, step: Step) -> Done:
         context.flows("changed", kept)
         context.kept_flows = kept
     with mischief.faulty(context, machine):
-        done = machine.run(command, VERB_S)
+        done = guarded.begin(context, machine, step) if step.args.get("by") else machine.run(command or "", VERB_S)
     expected = step.args.get("status", 0)
     if expected == WRONG_STATE:
         expected = mechanism.wrong_state
@@ -85,6 +85,15 @@ def _product(context: Context, step: Step) -> Done:
         if step.verb in ("rollback", "load") and "kernel" not in mechanism.covers:
             _reload_stack(context, machine)
     return Done("done", done.status, _number(expected), done.output)
+
+
+def _await(context: Context, step: Step) -> Done:
+    machine = _machine(context, step)
+    done = guarded.undone(context, machine, step)
+    context.kept_flows = None
+    if done.outcome == "done" and "kernel" not in context.plan.mechanism.covers:
+        _reload_stack(context, machine)
+    return done
 
 
 def _as_expected(expected: object, status: int) -> bool:
@@ -443,6 +452,8 @@ ACTIONS: dict[str, Callable[[Context, Step], Done]] = {
     "setxattr": _setxattr,
     "run": _run,
     "reload": _reload,
+    "release": guarded.release,
+    "await": _await,
     "boot": _boot,
     "plug": _cable,
     "unplug": _cable,

@@ -32,7 +32,7 @@ class Track(Generic[T]):
             self.begun[machine] = self.current[machine]
         elif step.verb in ("commit", "confirm"):
             self.begun.pop(machine, None)
-        elif step.verb in ("rollback", "boot", "reboot"):  # a boot gives back what an open transaction saved
+        elif step.verb in ("rollback", "await", "boot", "reboot"):  # a boot gives back what an open transaction saved
             self.current[machine] = self.begun.pop(machine, self.current[machine])
         elif step.verb == "save":
             self.named[machine, step.args.get("name")] = self.current[machine]

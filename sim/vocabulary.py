@@ -26,7 +26,15 @@ _REQUIRED = ...
 VERBS: dict[str, Verb] = {
     verb.name: verb
     for verb in (
-        Verb("begin", False, {"status": 0}, "the mechanism saves the configuration", product=True),
+        Verb(
+            "begin",
+            False,
+            # by: what is to undo the change by itself; probe: the flow whose destination the mechanism is to ping
+            {"status": 0, "by": None, "deadline": 0.0, "probe": None},
+            "the mechanism saves the configuration; with `by` its command of that name does, which undoes the change "
+            "by itself: after the deadline (timeout), when its probe fails, when its client is lost, when told to quit",
+            product=True,
+        ),
         Verb("commit", False, {"status": 0}, "the mechanism keeps the change", product=True),
         Verb(
             "rollback",
@@ -36,6 +44,19 @@ VERBS: dict[str, Verb] = {
             product=True,
         ),
         Verb("confirm", False, {"status": 0}, "commit of a transaction with a deadline", product=True),
+        Verb(
+            "release",
+            False,
+            {},
+            "the command that the mechanism runs between its begin and its probes returns",
+        ),
+        Verb(
+            "await",
+            False,
+            {"within": 5.0},
+            "the mechanism has undone the change by itself; where it covers files only, the stack then reloads",
+            product=True,
+        ),
         Verb("save", False, {"name": _REQUIRED, "status": 0}, "save a named snapshot", product=True),
         Verb("load", False, {"name": _REQUIRED, "status": 0}, "give back a named snapshot", product=True),
         # after planning a config step also has `files`: {PATH: FileText}, what the stack's rendering changes
@@ -67,7 +88,12 @@ VERBS: dict[str, Verb] = {
             "system calls that change the disk fail during the next step of this machine; or a disk that is full or "
             "read-only from now on",
         ),
-        Verb("kill", False, {"process": _REQUIRED, "signal": "TERM"}, "a signal to every process so named"),
+        Verb(
+            "kill",
+            False,
+            {"process": None, "client": False, "watcher": False, "signal": "TERM"},
+            "a signal to every process so named, or to the mechanism's watcher; or the client that began is killed",
+        ),
         Verb(
             "crash-everywhere",
             False,

@@ -16,6 +16,9 @@ from sim.errors import BadInput
 from sim.scenario import FileText, Mechanism
 from sim.shape import INVALID, Context
 
+NEEDED = (("timeout", "{seconds}"), ("probe", "{command}"), ("probe", "{probe}"), ("client-loss", "{command}"))
+"""What the commands of `offers` must contain."""
+
 
 def from_file(path: str | Path) -> Mechanism:
     """The mechanism that a file describes. Raises BadInput with every mistake in it."""
@@ -26,6 +29,10 @@ def from_file(path: str | Path) -> Mechanism:
     context = Context(mistakes, Path(path).parent, {"stack": stacks.names()})
     values = grammar.MECHANISM.check(node, context)
     installed = _install(node, context) if values is not INVALID else {}
+    for key, place in NEEDED:
+        command = node.get(key) if values is not INVALID else None
+        if command is not None and place not in command.text:
+            context.add(command, f"{key}: lacks {place}, what the laboratory puts there")
     if mistakes.found:
         raise BadInput(mistakes.found)
     return _made(values, installed, str(path))
@@ -44,7 +51,7 @@ def _made(values: dict[str, Any], installed: dict[str, FileText], file: str) -> 
         stack=values.get("stack"),
         covers=values.get("covers", ("files",)),
         offers=values.get("offers", ()),
-        extra={verb: values[verb] for verb in grammar.EXTRA if verb in values},
+        extra={verb: values[verb] for verb in (*grammar.EXTRA, *grammar.GUARDS) if verb in values},
         file=file,
     )
 

@@ -99,10 +99,10 @@ class Lab:
             machine.wait_booted(HOOK_S + 2 * NETWORK_S)
 
     def boot(self, name: str, powered: Callable[[Machine], None] = lambda machine: None) -> None:
-        """Power one machine on and wait until it has booted. `powered` is called when it has its namespaces."""
+        """Power one machine on and wait until it has booted. `powered` is called when its network can be used."""
         self.machines[name].power_on()
-        powered(self.machines[name])
         self.machines[name].connect()
+        powered(self.machines[name])
         self.machines[name].wait_booted(HOOK_S + 2 * NETWORK_S)
 
     def close(self) -> None:

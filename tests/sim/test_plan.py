@@ -154,7 +154,7 @@ def test_by_default_all_that_the_mechanism_offers_is_tried_but_commit(tmp_path: 
         ("crash", None, "own does not offer 'boot'"),
         ("power-cut", None, "own does not offer 'boot'"),
         ("probe", None, "own does not offer 'probe'"),
-        ("timeout", "recovery 'timeout' is not there yet", None),
+        ("timeout", "own offers 'timeout', but names no command for it", None),
         ("rollback", None, None),
     ],
 )
@@ -229,7 +229,6 @@ def test_a_mechanism_file_on_the_command_line_is_found_from_here(
     [
         ({"stack": "other"}, SHORT, "stack other: the program other is not installed"),
         ({"family": "v6"}, SHORT, "'server' has no address of family v6"),
-        ({}, SHORT + "outage: {server -> internet: '<= 50ms'}", "budgets for outages are not judged yet"),
         (
             {},
             SHORT.replace("{eth0: {routes: [{to: default, via: 192.0.2.66}]}}", "{eth0: {}}, bonds: {bond0: {}}"),
