@@ -47,6 +47,7 @@ CONFIRMATIONS = (AUTO, ASK, TOKEN)
 MOST_ATTEMPTS = 100
 LOOK_S = 1.0
 """At least this often it is looked whether the transaction is still open."""
+REPORTED_S = 1.0
 ROUND_S = 0.5
 """So long after a round of probes that did not all pass the next one begins."""
 STOP_S = 1.0
@@ -160,18 +161,26 @@ class _Prober:
                 self.say(f"probe {probe.spec}: did not pass before the change either ({result.words}): reported only")
 
     def measure(self, when: str, limit_s: float) -> list[tuple[Probe, Result]]:
-        """All of them at once; what is not done in time has failed. Ended early by a signal that says so."""
+        """All of them at once; what is not done in time has failed. Ended early by a signal that says so.
+
+        For those that are only reported nobody waits longer than `REPORTED_S`.
+        """
         results: dict[int, Result] = {}
 
         def done(probe: Probe, result: Result) -> None:
             results[id(probe)] = result
             self.signals.wake()
 
-        until = time.monotonic() + limit_s
+        began = time.monotonic()
         for probe in self.probes:
             probes.start(probe, limit_s, done)
-        while len(results) < len(self.probes) and not self.signals.told and time.monotonic() < until:
-            self.signals.wait(until - time.monotonic())
+        while not self.signals.told:
+            waiting = [probe for probe in self.probes if id(probe) not in results]
+            counts = any(id(probe) in self.required for probe in waiting)
+            left = began + (limit_s if counts else min(limit_s, REPORTED_S)) - time.monotonic()
+            if not waiting or left <= 0:
+                break
+            self.signals.wait(left)
         late = "no answer in time"
         found = [(p, results.get(id(p)) or probes.Result(p.spec, False, late)) for p in self.probes]
         self.seen[when] = {id(probe): result for probe, result in found}
@@ -214,6 +223,8 @@ class _Attempt:
         self.terminal = terminal
         self.say = say
         self.child: subprocess.Popen[bytes] | None = None
+        self.problem = ""
+        """What the probes said last that did not pass."""
         with guard.Ports(root) as (host, store):
             notes = guard.undo_expired(host, store)
             opened = guard.begin(host, store, wish.covers, wish.terms)
@@ -308,20 +319,17 @@ class _Attempt:
 
     def prove(self) -> None:
         """Until all required probes pass. Some changes take their time, so they are asked again and again."""
-        problem = ""
-        try:
-            while True:
-                self.prober.measure("after", min(probes.PROBE_S, self.look()))
-                failing = "; ".join(f"{each.spec}: {each.words}" for each in self.prober.failing())
-                if failing not in ("", problem):
-                    self.say(f"not yet: {failing}")
-                problem = failing or problem
-                left = self.look()
-                if not failing:
-                    return
-                self.signals.wait(min(ROUND_S, left))
-        except _Enough as enough:
-            raise _Enough(f"{enough}; {problem}" if problem else str(enough)) from None
+        while True:
+            self.prober.measure("after", min(probes.PROBE_S, self.look()))
+            failing = "; ".join(f"{each.spec}: {each.words}" for each in self.prober.failing())
+            if failing not in ("", self.problem):
+                self.say(f"not yet: {failing}")
+            self.problem = failing or self.problem
+            left = self.look()
+            if not failing:
+                self.problem = ""
+                return
+            self.signals.wait(min(ROUND_S, left))
 
     def ask(self) -> None:
         """As `--confirm` says: nobody, the terminal, or who has the token."""
@@ -387,7 +395,7 @@ class _Attempt:
             except _Ended as ended:
                 return self.ended(str(ended))
             except Incomplete as error:
-                return Outcome(EXIT_INCOMPLETE, f"{why}; {error}", self.record.id, differences=error.differences)
+                return Outcome(EXIT_INCOMPLETE, f"{why}: {error}", self.record.id, differences=error.differences)
             else:
                 return self._rolled_back(why)._replace(undone=done.undone, kernel=done.kernel, notes=done.notes)
 
@@ -406,7 +414,7 @@ class _Attempt:
                 self.say(
                     f"probe {probe.spec}: passed before the change, and does not after the rollback: {result.words}"
                 )
-        return Outcome(EXIT_ROLLED_BACK, why, self.record.id)
+        return Outcome(EXIT_ROLLED_BACK, f"{why}; {self.problem}" if self.problem else why, self.record.id)
 
 
 def _how_it_ended(status: int) -> str:

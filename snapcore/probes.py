@@ -302,7 +302,7 @@ class Ping(Probe):
 
     def measure(self, until: float) -> str:
         problem: Exception = Failed("no address")
-        addresses = list(_addresses(self.host, 0, socket.SOCK_RAW))
+        addresses = list(_addresses(self.host, 0, socket.SOCK_DGRAM))
         for number, (family, address) in enumerate(addresses):
             try:
                 self._echo(family, address, time.monotonic() + _left(until) / (len(addresses) - number))
