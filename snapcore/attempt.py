@@ -48,6 +48,7 @@ MOST_ATTEMPTS = 100
 LOOK_S = 1.0
 """At least this often it is looked whether the transaction is still open."""
 REPORTED_S = 1.0
+"""How long is waited for a probe that is only reported."""
 ROUND_S = 0.5
 """So long after a round of probes that did not all pass the next one begins."""
 STOP_S = 1.0
