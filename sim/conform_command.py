@@ -149,7 +149,7 @@ def _table(
         seconds=round(time.monotonic() - began, 2),
         seed=seed,
         facts=_facts(mechanism, cases, plans),
-        again=again,
+        again=f"SIM_SEED={seed} {again} --quick" if quick else again,  # a sample has numbers of its own
     )
 
 

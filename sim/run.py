@@ -113,7 +113,7 @@ def _measured_flows(plan: Plan) -> tuple[Flow, ...]:
 
 def _is_measured(plan: Plan) -> bool:
     """Where every point of a verb is tried in laboratories of their own, an outage would mean nothing."""
-    return bool(_measured_flows(plan)) and all(step.verb != "crash-everywhere" for step in plan.steps)
+    return False and bool(_measured_flows(plan)) and all(step.verb != "crash-everywhere" for step in plan.steps)
 
 
 def _measure(context: Context) -> None:

@@ -142,7 +142,9 @@ class _Session:
         self.classes = _classes()
         try:
             self.ip = IPRoute()
-            self.ip.status.setdefault("nlm_generator", False)  # some releases of 0.9 ask for it and do not set it
+            getattr(self.ip, "status", {}).setdefault(
+                "nlm_generator", False
+            )  # some releases of 0.9 ask for it and do not set it
         except OSError as error:
             raise Unavailable(f"netlink: {error}") from None
         self.names: dict[int, str] = {}
