@@ -60,6 +60,7 @@ take_down() {
         [ ! -e "/sys/class/net/${path##*/}" ] || reset "${path##*/}"
     done
     : > /run/network/ifstate
+    rm -f /run/network/ifstate.*  # of each interface: ifdown leaves it where it could not read the files
 }
 
 # A device as it was before: down, free, with its own MTU, MAC address and sysctls.
