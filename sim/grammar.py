@@ -559,6 +559,7 @@ SCENARIO = Record(
         "checks": Field(_CHECKS, "exceptions from the checks that are always on"),
         "outage": Field(MapOf(FLOW, _BUDGET), "FLOW: the longest outage that is accepted"),
         "dad": Field(FLAG, "IPv6 duplicate address detection; default: false"),
+        "needs": Field(ListOf(Choice(("kernel",), "part"), 1), "what a mechanism must cover beside files"),
         "requirement": Field(trials.REQUIREMENT, "what is asked of every mechanism (sim conform)"),
     },
     what="a mapping that starts with 'sim: 1'",

@@ -247,6 +247,7 @@ class _Reader:
             checks={key: False for key, on in checks.items() if not on},
             checks_reason=reason,
             dad=values.get("dad", False),
+            needs=tuple(values.get("needs", ())),
             outage=values.get("outage", {}),
         )
 

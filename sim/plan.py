@@ -380,6 +380,9 @@ class _Planner:
 
     def not_offered(self, steps: Sequence[Step]) -> str | None:
         """What the mechanism is asked for and does not claim."""
+        lacks = [part for part in self.scenario.needs if part not in self.mechanism.covers]
+        if lacks:
+            return f"{self.mechanism.name} does not cover the {lacks[0]}"
         if self.params.recover is not None:
             return _offered(self.params.recover, self.mechanism)
         begun = set()

@@ -199,3 +199,4 @@ class Scenario:
     dad: bool = False
     outage: Mapping[Flow, float] = field(default_factory=dict)  # the longest outage that is accepted, milliseconds
     requirement: Requirement | None = None
+    needs: tuple[str, ...] = ()  # what a mechanism must cover beside files: where it does not, it is not asked
