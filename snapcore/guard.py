@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import sys
 
 from snapcore import phase, transaction
 from snapcore.errors import Corrupt, DeadlinePassed, Incomplete, Locked, NotSaved, RolledBackInstead, Usage, WrongState
@@ -87,6 +88,11 @@ def client(pid: str = "") -> Process:
     return process(number)
 
 
+def is_this_host(root: str) -> bool:
+    """Whether a tree is that of the running host, and not some folder."""
+    return os.path.abspath(root) == "/"
+
+
 def myself() -> Process:
     """This process."""
     return process(os.getpid())
@@ -101,7 +107,7 @@ def begin(host: Host, store: Store, covers: Sequence[Cover], terms: Terms) -> Be
     `NotSaved` where there can be no watcher: nothing is armed then. Another tree than / has none.
     """
     begun = transaction.begin(host, store, covers, terms)
-    if os.path.abspath(host.root) != "/":
+    if not is_this_host(host.root):
         return Begin(begun, [f"nobody watches the deadline of {host.root}: the next call after it rolls back"])
     try:
         start_watcher(begun.record.id)
@@ -115,13 +121,17 @@ def begin(host: Host, store: Store, covers: Sequence[Cover], terms: Terms) -> Be
 
 def start_watcher(id: str) -> None:
     """Returns when the watcher holds the deadline; `NotSaved`, `OSError`."""
-    import shlex
-
-    from snapcore.initfiles import default_command
-
-    words = [*shlex.split(default_command("/")), "watch", id]
+    words = [*program(), "watch", id]
     if not (os.path.isdir(SYSTEMD) and _as_unit(words, id)):
         _as_daemon([*words, "--detach"])
+
+
+def program() -> list[str]:
+    """The words that start snapcore as it runs now: with this interpreter, from this folder or single file."""
+    where = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    start = f"import sys; sys.path.insert(0, {where!r}); from snapcore.cli import main; sys.exit(main())"
+    switches = ["-I", "-B"] if sys.dont_write_bytecode else ["-I"]
+    return [sys.executable or "python3", *switches, "-c", start]
 
 
 def _as_unit(words: list[str], id: str) -> bool:

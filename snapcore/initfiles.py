@@ -111,8 +111,7 @@ def default_command(root: str) -> str:
         return shlex.quote(program)
     where = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     start = f"import sys; sys.path.insert(0, {where!r}); from snapcore.cli import main; sys.exit(main())"
-    switches = "-I -B" if sys.dont_write_bytecode else "-I"
-    return f"{shlex.quote(sys.executable)} {switches} -c {shlex.quote(start)}"
+    return f"{shlex.quote(sys.executable)} -I -c {shlex.quote(start)}"
 
 
 def _chosen(tree: Tree, wanted: Sequence[str]) -> list[str]:

@@ -41,8 +41,8 @@ def watch(root: str, id: str, detach: bool) -> int:
         if first is None:
             raise SnapcoreError(f"watch: no transaction {id} is open")
         lock = _hold(root, first)
-        _load()
         _say_ready(detach)
+        _load(first)
         try:
             watcher.run()
         finally:
@@ -74,17 +74,19 @@ def _hold(root: str, record: Record) -> int:
     return fd
 
 
-def _load() -> None:
+def _load(record: Record) -> None:
     """What a rollback imports when it needs it: the disk may be in trouble then, or hold another version."""
-    import ctypes
-    import json
-    import re
-    import subprocess
-    import syslog
+    import importlib
 
-    from snapcore import diff, profiles, restore, state
+    for name in (
+        *("ctypes", "json", "re", "subprocess", "syslog"),
+        *(f"snapcore.{name}" for name in ("diff", "profiles", "restore", "running", "stack", "state")),
+    ):
+        importlib.import_module(name)
+    if record.kernel_sha256:
+        from snapcore import kernel
 
-    assert all((ctypes, json, re, subprocess, syslog, diff, profiles, restore, state))
+        kernel.missing()
 
 
 def _say_ready(detach: bool) -> None:

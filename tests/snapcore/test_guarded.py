@@ -15,15 +15,17 @@ import socket
 import subprocess
 import sys
 import termios
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from snapcore_faults import Faults, Killed, injected, sampled
 from snapcore_hosts import HostTree, change
 
-from snapcore import attempt, cli, guard, state, store, words
+from snapcore import attempt, cli, guard, state, store, watch, words
 from snapcore import host as host_module
+from snapcore.waiting import Signals
 
 WHERE = str(Path(cli.__file__).parents[1])
 START = f"import sys; sys.path.insert(0, {WHERE!r}); from snapcore.cli import main; sys.exit(main())"
@@ -269,7 +271,10 @@ def test_told_to_quit_the_watcher_rolls_back(host: HostTree, tmp_path: Path, num
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
 def test_when_the_client_is_lost_the_watcher_rolls_back(host: HostTree, tmp_path: Path, number: int) -> None:
     old = host.seen()
-    hangs_up = lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL)  # noqa: E731 (these tests may run under nohup)
+
+    def hangs_up() -> None:  # these tests may run under nohup
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE, preexec_fn=hangs_up) as client:
         assert host.run("begin", "--timeout", "600", "--client", str(client.pid)) == 0
         watcher = Watcher(host, tmp_path)
@@ -398,6 +403,7 @@ def test_a_command_that_fails_is_undone(
     assert tried(host, command=f"echo NEW=1 > {file}; {command}") == 10
     assert host.seen() == old
     assert why in capsys.readouterr().err
+    assert host.run("status") == 3  # nothing stays armed that would undo a later, good change
 
 
 def test_a_command_that_is_not_there_is_undone(host: HostTree, capsys: pytest.CaptureFixture[str]) -> None:
@@ -634,6 +640,48 @@ def test_wrappers_are_not_taken_for_the_client(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(words, "process_fields", lambda pid: ["S", "1" if pid == 9 else str(pid - 1)])
     with pytest.raises(guard.Usage):
         guard.client()
+
+
+def test_without_a_watcher_nothing_is_begun(
+    host: HostTree, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(guard, "SYSTEMD", "/does/not/exist")
+    monkeypatch.setattr(guard, "is_this_host", lambda root: True)
+    for program, why in ((["sh", "-c", "echo no room >&2; exit 3"], "no room"), (["/does/not/exist"], "No such file")):
+        monkeypatch.setattr(guard, "program", lambda program=program: program)
+        assert host.run("begin", "--timeout", "60") == 15
+        printed = capsys.readouterr().err
+        assert "could not start the watcher, nothing is armed" in printed and why in printed
+        assert tried(host) == 15
+        assert host.run("status") == 3
+
+
+def test_a_watcher_that_dies_at_any_call_of_its_rollback_leaves_it_to_the_boot(
+    make_host: Callable[[], HostTree], later: Any
+) -> None:
+    def expired() -> tuple[HostTree, dict[bytes, tuple[object, ...]], str]:
+        host = make_host()
+        old = host.seen()
+        assert host.run("begin", "--timeout", "60") == 0
+        change(host.root)
+        return host, old, json.loads((host.store / "open").read_text())["id"]
+
+    def act(host: HostTree, id: str) -> None:
+        assert watch._Watcher(str(host.root), id, Signals()).roll_back("the deadline")
+
+    host, _, id = expired()
+    later(61)
+    with injected(Faults()) as counted:
+        act(host, id)
+    for at in sampled(counted.count, 20):
+        later(0)
+        host, old, id = expired()
+        later(61)
+        with injected(Faults(at)), contextlib.suppress(Killed):
+            act(host, id)
+        assert host.run("boot") == 0
+        assert host.seen() == old, at
+        assert host.run("status") == 3
 
 
 def test_where_systemd_runs_the_watcher_is_a_unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
