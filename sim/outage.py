@@ -1,4 +1,4 @@
-"""How long a flow was out: a process that sends every measured flow a probe each millisecond.
+"""How long a flow was out: a process that sends every measured flow a probe each millisecond while anything changes.
 
 It is forked from the laboratory before any machine is made, so that it holds nothing of theirs, and dies with it. It
 alone keeps the beat: the laboratory is busy with the very change that is measured. Sockets are opened in the sender's
@@ -44,6 +44,8 @@ from sim.scenario import Flow
 from sim.world import kernel
 
 INTERVAL_S = 0.001
+CALM_S = 0.003
+"""While nothing changes: the laboratory only looks at what it has broken."""
 LATE_S = 0.005
 """A gap between two probes that is worth a word: an outage may be longer or shorter by so much."""
 PATIENCE_S = 1.0
@@ -214,6 +216,10 @@ class Meter:
         self._say({"do": "start", "flows": [asdict(flow) for flow in flows]})
         self._hear()
         self.began = time.monotonic()
+
+    def pace(self, calm: bool) -> None:
+        """Whether nothing is changed at present."""
+        self._say({"do": "pace", "interval": CALM_S if calm else INTERVAL_S})
 
     def report(self, windows: Sequence[Window]) -> tuple[list[Row], list[Held]]:
         """Stop, and say what was seen: a row for each flow and window."""
@@ -408,6 +414,7 @@ class _Loop:
         self.held: list[tuple[Measured, socket.socket | None, str]] = []
         self.times = array("d")
         self.beat: float | None = None
+        self.interval = INTERVAL_S
 
     def run(self) -> None:
         """Until the laboratory has its report, or is gone."""
@@ -419,7 +426,7 @@ class _Loop:
             elif self.beat is not None:
                 now = time.monotonic()
                 self._probe(now)
-                self.beat = max(self.beat + INTERVAL_S, now)
+                self.beat = max(self.beat + self.interval, now)
 
     def _probe(self, now: float) -> None:
         number = len(self.times)
@@ -442,6 +449,9 @@ class _Loop:
                 self._on(message["machine"], fds[0])
             case "off":
                 self._off(message["machine"])
+            case "pace":
+                self.interval = message["interval"]
+                self.beat = None if self.beat is None else min(self.beat, time.monotonic() + self.interval)
             case "start":
                 self._start([Measured(**_tuples(flow)) for flow in message["flows"]])
             case "report":

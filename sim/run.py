@@ -30,7 +30,7 @@ from sim.events import (
 from sim.outage import Meter, Window
 from sim.planned import Plan
 from sim.probe import Outcome
-from sim.scenario import Flow
+from sim.scenario import Flow, Step
 from sim.session import (
     HASTE_S,
     SETTLE_S,
@@ -93,6 +93,7 @@ def _steps(context: Context) -> None:
             emit(StepEnded(context.now, number, step.verb, step.on, "skipped", 0.0))
             continue
         emit(StepStarted(context.now, number, step.verb, step.on))
+        _pace(context, step)
         started, began = context.now, time.monotonic()
         done = crash.everywhere(context, step) if step.verb == "crash-everywhere" else steps.do(context, step)
         seconds = round(context.now - started, 4)
@@ -125,6 +126,13 @@ def _measure(context: Context) -> None:
     flows = [flow for flow in found.values() if flow is not None]
     if context.meter is not None and flows:
         context.meter.start(flows)
+
+
+def _pace(context: Context, step: Step) -> None:
+    """While the damage is looked at nothing changes; what was given back may still be on its way."""
+    if context.meter is not None and context.meter.began is not None:
+        returning = step.args.get("restored") or step.args.get("changed")
+        context.meter.pace(VERBS[step.verb].asks and not returning)
 
 
 def _measured(context: Context, windows: Sequence[Window]) -> None:
