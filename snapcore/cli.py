@@ -129,7 +129,7 @@ def _guarded_terms(arguments: Arguments, terms: Terms) -> Terms:
     if arguments.timeout:
         from snapcore import guard
 
-        clients = (guard.client(arguments.client),) if guards else ()
+        clients = guard.clients(arguments.client, trying=arguments.verb == "try") if guards else ()
         return terms._replace(timeout_s=guard.seconds(arguments.timeout, "--timeout"), clients=clients)
     if guards:
         raise Usage("--client-loss and --client need a deadline: --timeout SECONDS")
@@ -137,7 +137,7 @@ def _guarded_terms(arguments: Arguments, terms: Terms) -> Terms:
 
 
 def _try(arguments: Arguments) -> int:
-    from snapcore import attempt, guard, probes, profiles
+    from snapcore import attempt, probes, profiles
 
     if arguments.confirm not in attempt.CONFIRMATIONS:
         raise Usage(f"--confirm {arguments.confirm}: {', '.join(attempt.CONFIRMATIONS)}")
@@ -149,8 +149,6 @@ def _try(arguments: Arguments) -> int:
         required = ["client"]
     terms, notes = _terms(arguments)
     terms = _guarded_terms(arguments, terms)
-    if terms.clients:
-        terms = terms._replace(clients=(*terms.clients, guard.myself()))
     if arguments.confirm == attempt.TOKEN:
         terms = terms._replace(require_token=True)
     _notes(notes)

@@ -18,7 +18,7 @@ from snapcore.host import Host
 from snapcore.store import Store
 from snapcore.values import NamedTuple
 from snapcore.waiting import process, signal_group
-from snapcore.words import left_s, now, reason
+from snapcore.words import left_s, now, process_fields, process_name, reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,31 +71,30 @@ def seconds(text: str, what: str) -> float:
     return value
 
 
-def client(pid: str = "") -> Process:
-    """The process that calls snapcore (or that one); `Usage` where its end can't be waited for."""
+def clients(pid: str = "", trying: bool = False) -> tuple[Process, ...]:
+    """Whose end is to be answered by a rollback: the process with that number, or the one that calls snapcore.
+
+    `trying`: this process too, which stays. `Usage` where there is none whose end could be waited for.
+    """
+    mine = (process(os.getpid()),) if trying else ()
     if pid:
         found = process(int(pid)) if pid.isascii() and pid.isdecimal() else None
         if found is None or found.start < 0:
             raise Usage(f"--client {pid}: the number of a process that runs is wanted")
-        return found
-    from snapcore.words import process_fields, process_name
-
+        return (found, *mine)
     number = os.getppid()
     while process_name(number) in WRAPPERS:
-        number = int(process_fields(number)[1])
-    if number <= 1:
+        number = int((process_fields(number) or ["", "0"])[1])
+    if number > 1:
+        return (process(number), *mine)
+    if not mine:
         raise Usage("--client-loss: who called can't be told, or is gone already; name a process: --client PID")
-    return process(number)
+    return mine
 
 
 def is_this_host(root: str) -> bool:
     """Whether a tree is that of the running host, and not some folder."""
     return os.path.abspath(root) == "/"
-
-
-def myself() -> Process:
-    """This process."""
-    return process(os.getpid())
 
 
 # Beginning.

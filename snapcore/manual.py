@@ -32,11 +32,21 @@ FILES = (
 )
 JSON = (
     ("all", "version (1), status (the exit status); where refused: error, differences (a list of lines)"),
-    ("begin", "state, id, token, since, saved (number of files)"),
+    ("begin", "state, id, token, since, saved (number of files), kernel (whether it was saved), deadline, notes"),
+    (
+        "try",
+        "state, id, why, attempts, undone, kernel, differences, notes, probes (a list of {probe, required, before,"
+        " after, again: each {passed, words}})",
+    ),
+    ("extend", "state, id, deadline"),
     ("touch", "state, id, touched (a list of paths)"),
     ("commit", "state, id, notes (a list of lines)"),
     ("rollback, boot", "state, id, undone (a list of {path, what, aspects}), notes"),
-    ("status", "state (none, open, rolling-back), transaction ({id, owner: {uid, pid, command}, since, label, …})"),
+    (
+        "status",
+        "state (none, open, rolling-back), transaction ({id, owner: {uid, pid, command}, since, label, deadline,"
+        " left_s (seconds), watcher (its process, 0: none), clients, failures, last_failure, …})",
+    ),
     ("diff", "differences (a list of {path, what, aspects})"),
     ("plan", "steps (a list of {action, path, interface, aspects})"),
     ("save", "snapshot ({name, label, created, serial, families, files})"),
@@ -114,6 +124,9 @@ _snapcore() {{
     case $before in
         --root) COMPREPLY=($(compgen -d -- "$word")); return ;;
         --policy) COMPREPLY=($(compgen -W "restore keep-external fail" -- "$word")); return ;;
+        --confirm) COMPREPLY=($(compgen -W "auto ask token" -- "$word")); return ;;
+        --probe|--want) COMPREPLY=($(compgen -W "ping: tcp: dns: http:// https:// route:default client exec:" -- \
+            "$word")); return ;;
     esac
     case $verb in
         "") words="{" ".join(verb.name for verb in VERBS)} {_words(COMMON)}" ;;

@@ -326,7 +326,7 @@ def test_status_names_the_watcher_and_the_client(
     watcher = Watcher(host, tmp_path)
     assert host.run("status", "--json") == 0
     shown = said(capsys)["transaction"]
-    assert shown["watcher"] == watcher.process.pid and shown["clients"] == [os.getppid()]
+    assert shown["watcher"] == watcher.process.pid and shown["clients"] == [each.pid for each in guard.clients()]
     assert host.run("commit") == 0
     watcher.ends()
 
@@ -632,14 +632,14 @@ def test_client_is_the_probe_where_nobody_asks_for_another_and_its_lack_is_said(
 def test_wrappers_are_not_taken_for_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
     names = {12: "sudo", 11: "timeout", 10: "bash"}
     monkeypatch.setattr(os, "getppid", lambda: 12)
-    monkeypatch.setattr(words, "process_name", lambda pid: names.get(pid, ""))
-    monkeypatch.setattr(words, "process_fields", lambda pid: ["S", str(pid - 1)])
-    assert guard.client().pid == 10
-    names[10] = "nohup"
-    names[9] = "doas"
-    monkeypatch.setattr(words, "process_fields", lambda pid: ["S", "1" if pid == 9 else str(pid - 1)])
+    monkeypatch.setattr(guard, "process_name", lambda pid: names.get(pid, ""))
+    monkeypatch.setattr(guard, "process_fields", lambda pid: ["S", str(pid - 1)])
+    assert [each.pid for each in guard.clients()] == [10]
+    assert [each.pid for each in guard.clients(trying=True)] == [10, os.getpid()]
+    monkeypatch.setattr(guard, "process_fields", lambda pid: ["S", "1"])  # called by init: nobody whose end counts
     with pytest.raises(guard.Usage):
-        guard.client()
+        guard.clients()
+    assert [each.pid for each in guard.clients(trying=True)] == [os.getpid()]
 
 
 def test_without_a_watcher_nothing_is_begun(
