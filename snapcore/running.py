@@ -248,7 +248,7 @@ class Running:
         steps = []
         for task in self._tasks:
             names = [name for name in task.names if name in task.new and self._goes(task, name)]
-            configs = sorted((task.new[name] for name in names), key=lambda each: (-each.rank, each.name))
+            configs = sorted((task.new[name] for name in names), key=lambda each: (each.rank, each.name), reverse=True)
             steps += [Step("take-down", config, task.stack) for config in configs]
         return steps
 
@@ -324,7 +324,7 @@ class Running:
 
     @property
     def has_work(self) -> bool:
-        """Whether `after_files` will change anything."""
+        """Whether there is anything to do besides the files."""
         return bool(self._down or self._bounced or self.undone or self.to_bring_up(()))
 
     def after_files(self) -> list[str]:

@@ -190,7 +190,8 @@ def _shell_values(text: str) -> dict[str, str]:
     for line in text.splitlines():
         key, equals, value = line.strip().partition("=")
         if equals and key.isidentifier():
-            values[key] = value.split("#")[0].strip().strip("\"'") if value[:1] not in "\"'" else value.strip("\"' ")
+            quote = value[0] if value[:1] in ("'", '"') else ""
+            values[key] = value[1:].partition(quote)[0] if quote else value.partition(" ")[0]
     return values
 
 

@@ -428,6 +428,7 @@ class _Rollback:
         self.notes: list[str] = []
         self.spared: frozenset[str] = frozenset()
         self.running: Running | None = None
+        self.taken_down = False
         self.failed: list[str] = []
 
     def spare(self, policy: str) -> None:
@@ -482,7 +483,7 @@ class _Rollback:
                 raise
             left = error.differences if isinstance(error, Incomplete) else [reason(error)]
         if self.running is not None and self.running.has_work:
-            self.mark(self.record.bounced)
+            self.take_down()
             left = [*left, *self.running.after_files()]
         left = [*left, *self.failed]
         if given is None or left:
@@ -493,7 +494,13 @@ class _Rollback:
         """The old files lie ready beside their places: marks the rollback, and takes down what they do not know."""
         self.mark(self.running.before_files() if self.running is not None else ())
         self.notes.extend(restore.archive(self.host, self.store, self.reader.snapshot, undone))
-        if self.running is not None:
+        self.take_down()
+
+    def take_down(self) -> None:
+        """Once: before the files are placed, or after them where no file differed."""
+        if self.running is not None and not self.taken_down:
+            self.taken_down = True
+            self.mark(self.running.before_files())
             self.running.take_down()
 
     def mark(self, bounced: Sequence[str]) -> None:
