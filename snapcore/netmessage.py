@@ -51,6 +51,8 @@ _FOLLOWING_PORT = """state root_id bridge_id designated_port designated_cost id 
     message_age_timer forward_delay_timer hold_timer flush pad mcast_eht_hosts_cnt mcast_n_groups mrp_ring_open
     mrp_in_open backup_port mii_status link_failure_count perm_hwaddr ad_aggregator_id learning_sync"""
 FOLLOWING_PORT = frozenset(_FOLLOWING_PORT.split())
+SAID_AS_BYTE = {"IFLA_VXLAN_TTL_INHERIT": 28}
+"""Flags that the kernel takes as a flag and says as a byte, 0 or 1; pyroute2 shows both as True."""
 DEVICE_OPTIONS = frozenset(["primary"])
 """Options that are a device's index, and are kept by name."""
 PREFIXES = {
@@ -131,6 +133,8 @@ def _options(info: Any, which: str, following: frozenset[str], names: Mapping[in
     for long_name, value in data["attrs"]:
         name = "_".join(long_name.split("_")[2:]).lower()
         if long_name == "UNKNOWN" or name in following:
+            continue
+        if value is True and long_name in SAID_AS_BYTE and not any(_nested(data).get(SAID_AS_BYTE[long_name], b"")):
             continue
         found[name] = names.get(value, "") if name in DEVICE_OPTIONS else plain(value)
     return found
@@ -304,10 +308,18 @@ def qdisc(message: Any) -> Qdisc | None:
 
 def raw_attributes(message: Any, header: int) -> dict[int, bytes]:
     """Attributes by number, as they came; `header` is the length of the fields before them."""
-    data, at = bytes(message.data), message.offset + 16 + header
-    end = message.offset + message["header"]["length"]
-    found = {}
-    while at + 4 <= end:
+    start = message.offset + 16 + header
+    return _parsed(bytes(message.data[start : message.offset + message["header"]["length"]]))
+
+
+def _nested(attribute: Any) -> dict[int, bytes]:
+    """The attributes within one, by number, as they came."""
+    return _parsed(bytes(attribute.data[attribute.offset + 4 : attribute.offset + attribute.length]))
+
+
+def _parsed(data: bytes) -> dict[int, bytes]:
+    found, at = {}, 0
+    while at + 4 <= len(data):
         length = int.from_bytes(data[at : at + 2], _ORDER)
         found[int.from_bytes(data[at + 2 : at + 4], _ORDER) & 0x3FFF] = data[at + 4 : at + length]
         at += max(4, (length + 3) & ~3)

@@ -1,0 +1,299 @@
+"""The state of real kernels: whatever is done to a network namespace, `kernel.restore` gives back what was."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
+
+from snapcore import kernel, netstate, repair
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(shutil.which("ip") is None, reason="the program ip is not installed"),
+    pytest.mark.skipif(bool(kernel.missing()), reason=kernel.missing()),
+]
+
+EVERYTHING = os.environ.get("SNAPCORE_EVERY_POINT") == "1"
+SEED = int(os.environ.get("SNAPCORE_SEED", "20110911"))
+EXAMPLES = int(os.environ.get("SNAPCORE_EXAMPLES", "1500" if EVERYTHING else "40"))
+NEW_NET, NEW_MOUNTS = 0x40000000, 0x00020000
+PRIVATE, RECURSIVE = 1 << 18, 1 << 14
+
+
+def in_namespace(work: Callable[[], Any]) -> Any:
+    """The value of `work()`, done by a process in a network namespace of its own; its exception is raised here."""
+    reading, writing = os.pipe()
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.close(reading)
+            answer = _answer(work)
+            with os.fdopen(writing, "wb") as pipe:
+                pickle.dump(answer, pipe)
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        data = pipe.read()
+    os.waitpid(child, 0)
+    assert data, "no network namespace can be made here"
+    good, value = pickle.loads(data)
+    if not good:
+        raise AssertionError(value)
+    return value
+
+
+def _answer(work: Callable[[], Any]) -> tuple[bool, Any]:
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        assert libc.unshare(NEW_NET | NEW_MOUNTS) == 0, os.strerror(ctypes.get_errno())
+        libc.mount(b"none", b"/", None, PRIVATE | RECURSIVE, None)
+        libc.mount(b"sysfs", b"/sys", b"sysfs", 0, None)  # /sys/class/net of the new namespace
+        for scope in ("all", "default"):
+            write(f"ipv6/conf/{scope}/accept_dad", "0")
+        return True, work()
+    except Exception as error:
+        return False, f"{error}\n{traceback.format_exc()}"
+
+
+def write(path: str, value: str) -> None:
+    try:
+        with open(f"/proc/sys/net/{path}", "w") as file:
+            file.write(value)
+    except OSError:
+        pass  # the device is not there, or the value makes no sense: as a command that fails
+
+
+def run(commands: Sequence[str]) -> None:
+    """Carries out `PROGRAM ARGUMENTS` or `sysctl PATH VALUE`, each whether the one before failed or not."""
+    batch: list[str] = []
+    for command in [*commands, ""]:
+        program, _, rest = command.partition(" ")
+        if batch and (program not in ("ip", "tc", "bridge") or program != batch[0].partition(" ")[0]):
+            words = "\n".join(line.partition(" ")[2] for line in batch) + "\n"
+            subprocess.run(
+                [batch[0].partition(" ")[0], "-force", "-batch", "-"], input=words.encode(), capture_output=True
+            )
+            batch = []
+        if program == "sysctl":
+            write(*rest.split())
+        elif command:
+            batch.append(command)
+
+
+def settled() -> netstate.State:
+    """The state, when links that have a carrier are operational."""
+    with kernel._Session() as session:
+        session.settle(netstate.empty())
+        return session.read(nft=False)
+
+
+FOLLOWS = frozenset(
+    "ifindex link_index operstate hello_timer tcn_timer topology_change_timer gc_timer bridge_id root_id root_port "
+    "root_path_cost no id designated_port designated_cost designated_bridge designated_root state state_str "
+    "forward_delay_timer message_age_timer hold_timer bridge_port promiscuity allmulti valid_life_time "
+    "preferred_life_time qdisc topology_change topology_change_detected config_pending topology_change_ack "
+    "root_id_priority port_no tso_max_size tso_max_segs tentative".split()  # noqa: SIM905
+)
+"""What `ip -j -d` says and what is no configuration: numbers that differ for a device that was made again, timers."""
+
+
+def said() -> dict[str, Any]:
+    """What `ip -j -d` says about links, addresses, routes of all tables, and rules."""
+    found = {}
+    for what in (
+        "-d link",
+        "-d addr",
+        "-d -4 route show table all",
+        "-d -6 route show table all",
+        "-4 rule",
+        "-6 rule",
+    ):
+        out = subprocess.run(["ip", "-j", *what.split()], capture_output=True, check=True).stdout
+        found[what] = sorted((plain(entry) for entry in json.loads(out or b"[]")), key=json.dumps)
+    return found
+
+
+def plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return (
+            sorted((plain(part) for part in value), key=json.dumps) if value and isinstance(value[0], dict) else value
+        )
+    if not isinstance(value, dict):
+        return value
+    kept = {key: plain(part) for key, part in sorted(value.items()) if key not in FOLLOWS}
+    if "flags" in kept:
+        gone = ("LOWER_UP", "NO-CARRIER", "M-DOWN", "linkdown", "dead")
+        kept["flags"] = [flag for flag in kept["flags"] if flag not in gone]
+    return kept
+
+
+def compared(was: list[Any], now: list[Any]) -> list[str]:
+    """What differs, entry by entry where they are of one name."""
+    found = []
+    names = {entry.get("ifname"): entry for entry in now}
+    for entry in was:
+        other = names.get(entry.get("ifname")) if "ifname" in entry else None
+        if entry not in now:
+            keys = [key for key in {**entry, **(other or {})} if entry.get(key) != (other or {}).get(key)]
+            found += [f"{entry.get('ifname', '')} {k}: {entry.get(k)} is now {(other or {}).get(k)}" for k in keys]
+    return found + [f"new: {entry}" for entry in now if entry not in was and "ifname" not in entry]
+
+
+def given_back(state: Sequence[str], change: Sequence[str]) -> dict[str, Any]:
+    """What differs after the change and what is left after the restoration."""
+    run(state)
+    old, words = settled(), said()
+    run(change)
+    changed = netstate.differences(old, settled())
+    left, troubles = kernel.restore(old)
+    late = netstate.differences(old, settled())
+    now = said()
+    wrong = [line for key in words for line in compared(words[key], now[key])]
+    return {"changed": len(changed), "left": list(map(str, left)), "late": list(map(str, late)),
+            "troubles": troubles, "wrong": wrong}  # fmt: skip
+
+
+# -- generated states and changes --------------------------------------------------------------------------------
+
+VETHS = ("a0", "a1", "b0", "b1")
+DEVICES = (*VETHS, "br0", "br1", "mv0", "vx0", "tap0", "ifb0")
+device = st.sampled_from(DEVICES)
+bridge = st.sampled_from(("br0", "br1"))
+base = st.sampled_from(("a0", "a1", "b0", "br0"))
+ADDRESSES = (
+    "10.0.0.1/24", "10.0.0.2/24", "10.0.0.3/24", "10.0.0.4/25", "10.0.1.1/24 brd + metric 50", "10.0.0.5/24 noprefixroute",
+    "10.9.0.1 peer 10.9.0.2", "192.0.2.9/32 scope link", "2001:db8::1/64", "2001:db8::2/64", "2001:db8:1::1/64 metric 90",
+    "fd00::1/128", "2001:db8::3/64 noprefixroute", "fe80::5/64", "2001:db8::9/64 preferred_lft 0",
+)  # fmt: skip
+ROUTES = (
+    "default via 10.0.0.254", "default via 10.0.0.253 metric 100", "10.1.0.0/16 via 10.0.0.254 mtu 1400 advmss 1300",
+    "10.2.0.0/16 dev a0", "10.2.0.0/16 dev b0 metric 5", "10.2.0.0/16 dev br0 tos 0x10", "blackhole 10.3.0.0/16",
+    "unreachable 10.4.0.0/16 table 100", "prohibit 10.5.0.0/16 metric 9", "throw 10.6.0.0/16 table 100",
+    "10.7.0.0/16 via 192.0.2.1 dev a0 onlink", "10.8.0.0/16 dev a0 table 100 src 10.0.0.1",
+    "10.10.0.0/16 nexthop via 10.0.0.7 weight 3 nexthop via 10.0.0.8", "multicast 239.1.0.0/16 dev a0 table main",
+    "local 10.77.0.1 dev a0 table local", "default via 10.0.0.254 table 300 proto static",
+    "10.11.0.0/16 via inet6 fe80::1 dev a0", "2001:db8:1::/48 via 2001:db8::5", "default via 2001:db8::6 metric 7",
+    "2001:db8:2::/48 dev a0 table 100", "blackhole 2001:db8:3::/48", "unreachable 2001:db8:4::/48 metric 8 table 100",
+    "2001:db8:5::/48 nexthop via 2001:db8::5 nexthop via 2001:db8::6", "2001:db8:6::/48 dev br0 src 2001:db8::1",
+    "2001:db8:7::/48 via fe80::9 dev b0 mtu 1300 pref high", "2001:db8:8::/48 via 2001:db8:f::1 dev a0 onlink",
+)  # fmt: skip
+RULES = (
+    "from 10.0.0.0/8 lookup 100", "from 10.0.0.0/8 lookup 100 prio 50", "to 192.0.2.0/24 prio 50 lookup 300",
+    "fwmark 7/0xff prio 60 lookup 100", "iif a0 prio 61 prohibit", "oif br0 prio 62 blackhole",
+    "not from 10.1.0.0/16 prio 63 lookup 100", "prio 64 ipproto tcp dport 80 lookup 100",
+    "prio 65 lookup main suppress_prefixlength 0", "prio 66 uidrange 5-9 lookup 100",
+)  # fmt: skip
+SETTINGS = (
+    ("ipv4", "rp_filter", "012"), ("ipv4", "forwarding", "01"), ("ipv4", "promote_secondaries", "01"),
+    ("ipv4", "arp_ignore", "01"), ("ipv4", "proxy_arp", "01"), ("ipv4", "accept_redirects", "01"),
+    ("ipv6", "disable_ipv6", "01"), ("ipv6", "forwarding", "01"), ("ipv6", "accept_ra", "012"),
+    ("ipv6", "addr_gen_mode", "01"), ("ipv6", "keep_addr_on_down", "01"), ("ipv6", "autoconf", "01"),
+    ("ipv6", "use_tempaddr", "02"),
+)  # fmt: skip
+
+
+def say(text: str, **values: st.SearchStrategy[Any]) -> st.SearchStrategy[str]:
+    return st.fixed_dictionaries(values).map(lambda found: text.format(**found))
+
+
+def setting() -> st.SearchStrategy[str]:
+    scope = st.sampled_from(("all", "default", *DEVICES))
+    each = st.tuples(scope, st.sampled_from(SETTINGS), st.randoms(use_true_random=False))
+    return each.map(lambda t: f"sysctl {t[1][0]}/conf/{t[0]}/{t[1][1]} {t[2].choice(t[1][2])}")
+
+
+mac = st.sampled_from(("02:00:00:00:00:01", "02:00:00:00:00:02", "02:00:00:00:00:03"))
+mtu = st.sampled_from((1000, 1280, 1400, 1500, 2000, 9000))
+make = st.one_of(
+    st.just("ip link add a0 type veth peer name a1"),
+    st.just("ip link add b0 type veth peer name b1"),
+    say("ip link add {b} type bridge forward_delay {f} ageing_time {a}", b=bridge, f=st.sampled_from((200, 1500)),
+        a=st.sampled_from((0, 30000))),
+    say("ip link add mv0 link {on} type macvlan mode {m}", on=base,
+        m=st.sampled_from(("private", "bridge", "vepa", "passthru"))),
+    say("ip link add vx0 type vxlan id {i} dstport 4789 {rest}", i=st.integers(1, 3),
+        rest=st.sampled_from(("", "dev a0", "dev br0 remote 192.0.2.9", "local 10.0.0.1 nolearning", "ttl 5 dev b0"))),
+    st.just("ip tuntap add tap0 mode tap"),
+    st.just("ip link add ifb0 type ifb"),
+)  # fmt: skip
+links = st.one_of(
+    say("ip link set {d} up", d=device),
+    say("ip link set {d} up", d=device),
+    say("ip link set {d} down", d=device),
+    say("ip link set {d} mtu {m}", d=device, m=mtu),
+    say("ip link set {d} master {b}", d=device, b=bridge),
+    say("ip link set {d} nomaster", d=device),
+    say("ip link set {d} address {m}", d=device, m=mac),
+    say("ip link set {d} {w}", d=device, w=st.sampled_from(
+        ("arp off", "multicast off", "promisc on", "allmulticast on", "txqueuelen 77", "alias somewhere", "group 5"))),
+    say("ip link property add dev {d} altname {n}", d=device, n=st.sampled_from(("other", "another"))),
+    say("ip link set {b} type bridge {o}", b=bridge, o=st.sampled_from(
+        ("stp_state 1", "stp_state 0", "forward_delay 300", "mcast_snooping 0", "priority 4096", "group_fwd_mask 8"))),
+    say("ip link set {d} type bridge_slave {o}", d=device, o=st.sampled_from(
+        ("cost 5", "priority 7", "isolated on", "hairpin on", "learning off", "flood off"))),
+    st.sampled_from(("ip link set mv0 type macvlan mode private", "ip link set vx0 type vxlan id 1 ttl 9")),
+)  # fmt: skip
+layer3 = st.one_of(
+    say("ip addr add {a} dev {d}", a=st.sampled_from(ADDRESSES), d=device),
+    say("ip addr add {a} dev {d}", a=st.sampled_from(ADDRESSES), d=device),
+    say("ip addr del {a} dev {d}", a=st.sampled_from(ADDRESSES), d=device),
+    say("ip route add {r}", r=st.sampled_from(ROUTES)),
+    say("ip route append {r}", r=st.sampled_from(ROUTES)),
+    say("ip route replace {r}", r=st.sampled_from(ROUTES)),
+    say("ip route del {r}", r=st.sampled_from(ROUTES)),
+    say("ip {f} rule add {r}", f=st.sampled_from(("-4", "-6")), r=st.sampled_from(RULES)),
+    say("ip {f} rule del {r}", f=st.sampled_from(("-4", "-6")), r=st.sampled_from(RULES)),
+    say("ip neigh add {a} lladdr {m} dev {d}", a=st.sampled_from(("10.0.0.7", "2001:db8::7")), m=mac, d=device),
+    say("ip neigh add proxy {a} dev {d}", a=st.sampled_from(("10.0.0.8", "2001:db8::8")), d=device),
+    say("bridge fdb add 02:00:00:00:00:f{n} dev {d} master static", n=st.integers(0, 1), d=device),
+    say("bridge fdb append 00:00:00:00:00:00 dev vx0 dst 192.0.2.{n}", n=st.integers(1, 3)),
+    say("tc qdisc add dev {d} {q}", d=device, q=st.sampled_from(
+        ("root handle 5: pfifo limit 9", "clsact", "root handle 6: tbf rate 1mbit burst 10k latency 9ms"))),
+    setting(),
+    setting(),
+)  # fmt: skip
+harm = st.one_of(
+    say("ip link del {d}", d=device),
+    say("ip link del {d}", d=device),
+    say("ip link set {d} name {n}", d=device, n=st.sampled_from(("c0", "c1", *DEVICES))),
+    say("ip addr flush dev {d}", d=device),
+    st.just("ip route flush table main"),
+    st.just("ip -6 route flush table local"),
+    st.just("ip route flush table local"),
+    st.just("ip rule flush"),
+    st.sampled_from(("ip link add n0 type veth peer name n1", "ip link add n2 type bridge", "ip link set n0 master br0",
+                     "ip link add n3 link a0 type macvlan", "ip addr add 10.0.0.66/24 dev n0", "ip link set n0 up")),
+    say("tc qdisc del dev {d} root", d=device),
+)  # fmt: skip
+UP = [f"ip link set {name} up" for name in DEVICES]
+
+
+@settings(
+    max_examples=EXAMPLES, database=None, deadline=None, print_blob=False, suppress_health_check=list(HealthCheck)
+)
+@seed(SEED)
+@given(
+    st.lists(make, min_size=4, max_size=8),
+    st.sampled_from((True, True, True, False)),
+    st.lists(st.one_of(links, layer3, layer3), min_size=8, max_size=30),
+    st.lists(st.one_of(make, links, layer3, layer3, harm, harm), min_size=4, max_size=16),
+)
+def test_any_change_to_any_state_is_undone(made: list[str], up: bool, state: list[str], change: list[str]) -> None:
+    found = in_namespace(lambda: given_back([*made, *(["ip link set lo up", *UP] if up else []), *state], change))
+    assert (found["left"], found["late"], found["wrong"]) == ([], [], []), found["troubles"]
