@@ -80,7 +80,7 @@ CHANGES = {
 
 EXPECTED = {
     "old": "the configuration is exactly what it was at begin, nothing is left over beside it, and what is no "
-    "configuration is as it was left",
+    "configuration is as it was left (what a link leads to: so, or as at begin)",
     "new": "the configuration is exactly what the last change made of it",
     "whole": "it is exactly old or exactly new",
     "each-whole": "each file is wholly old or wholly new",

@@ -180,6 +180,8 @@ def _write(name: str, word: str) -> Act:
             editor.write(path, editor.text(name, word, chosen))
         elif word == "old":
             return  # it is the machine's own
+        elif word == "added":
+            editor.write(path, "# added\n")
         else:
             with open(editor.at(path), encoding="utf-8") as file:
                 editor.write(path, file.read() + f"# {word}\n")

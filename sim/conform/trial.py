@@ -316,9 +316,21 @@ class _Run:
         wanted = known.promise if step.args["is"] == "promised" else step.args["is"]
         problems = _EXPECTED[wanted](self, now)
         if wanted in ("old", "new", "whole", "spared"):
-            problems += _strangers(known.others, now.others)
+            problems += _strangers(self.left(now), now.others)
         if problems:
             raise _Wrong(*problems)
+
+    def left(self, now: Picture) -> Mapping[str, Any]:
+        """What is no configuration, as it must be: as it was left. What a link of the configuration leads to may count
+        as configuration or not (editors write through links): it is as it was left, or as it was at begin.
+        """
+        expected = dict(self.known.others)
+        for path, entry in self.known.old.files.items():
+            target = os.path.normpath(os.path.join(os.path.dirname(path), entry.get("target", "")))
+            was = self.known.old.others.get(target)
+            if entry["type"] == "symlink" and was is not None and now.others.get(target) == was:
+                expected[target] = was
+        return expected
 
     def sound(self, step: Step) -> None:
         """What must work after every boot."""

@@ -139,9 +139,10 @@ def test_steps_are_normalised(tmp_path: Path) -> None:
     steps = load(tmp_path, LONG).steps or ()
     ssh = Flow("client", "server", "tcp", 22, name="ssh")
     asked: dict[str, Any] = {"restored": None, "changed": None, "transaction": {}, "file": None, "output": None}
+    plain: dict[str, Any] = {"by": None, "deadline": 0.0, "probe": None}
     assert list(steps) == [
-        Step("begin", "server", {"status": 0}, 10),
-        Step("begin", "server", {"status": 199}, 11),
+        Step("begin", "server", {"status": 0, **plain}, 10),
+        Step("begin", "server", {"status": 199, **plain}, 11),
         Step("write", "server", {"file": "/etc/hosts", "text": "", "mode": 0o644, "owner": None}, 12),
         Step("unplug", "server", {"port": "eth1"}, 13),
         Step("plug", "server", {"port": "eth1"}, 14),
