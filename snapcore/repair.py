@@ -104,6 +104,7 @@ class _Planner:
     def __init__(self, old: State, now: State, new_devices: str, external_ports: str, only: Sequence[str]) -> None:
         self.old, self.now = old, now
         self.only = frozenset(only)
+        self.new_devices, self.external_ports = new_devices, external_ports
         self.kept = netstate.kept(old, now, new_devices, external_ports)
         self.actions: list[Action] = []
         self.gone: set[str] = set()
@@ -160,6 +161,7 @@ class _Planner:
             self.do("rename", current, f"rename to {name}", to=name)
             now = _renamed(now, current, name)
         self.now = now
+        self.kept = netstate.kept(old, now, self.new_devices, self.external_ports)
         self.lost = {name for name in old.links if name not in now.links}
 
     def delete(self, name: str, why: str) -> None:
