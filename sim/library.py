@@ -48,7 +48,8 @@ def find_mechanism(name_or_file: str, beside: Path | None = None) -> Mechanism:
     if file is not None:
         return mechanisms.from_file(file)
     if name_or_file in _modules():
-        mechanism = importlib.import_module(f"sim.mechanisms.{name_or_file}").mechanism()
+        module = name_or_file.replace("-", "_")
+        mechanism = importlib.import_module(f"sim.mechanisms.{module}").mechanism()
         assert isinstance(mechanism, Mechanism)
         return mechanism
     known = {*_names("mechanism", beside), *_modules()}
@@ -124,8 +125,8 @@ def _names(kind: str, beside: Path | None) -> set[str]:
 
 
 def _modules() -> list[str]:
-    """The mechanisms that are modules."""
-    return [info.name for info in pkgutil.iter_modules(mechanisms.__path__)]
+    """The mechanisms that are modules, by their names."""
+    return [info.name.replace("_", "-") for info in pkgutil.iter_modules(mechanisms.__path__)]
 
 
 def scenario_files(folder: Path) -> Iterator[Path]:

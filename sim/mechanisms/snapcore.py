@@ -15,22 +15,22 @@ PROGRAM = "/usr/sbin/snapcore"
 RECORD = "/var/lib/snapcore/open"
 
 
-def mechanism() -> Mechanism:
-    """The mechanism; `missing` says so when the package is not there."""
+def mechanism(name: str = "snapcore", options: str = "", files_only: bool = False) -> Mechanism:
+    """The mechanism; `missing` says so when the package is not there. `options` are those of its begin."""
     spec = importlib.util.find_spec("snapcore")
     folders = list(spec.submodule_search_locations or ()) if spec else []
     package = next((Path(folder) for folder in folders if (Path(folder) / "cli.py").is_file()), None)
     kernel = importlib.util.find_spec("pyroute2") is not None
     return Mechanism(
-        name="snapcore",
+        name=name,
         install=_install() if package else {},
-        begin=f"{PROGRAM} begin",
+        begin=f"{PROGRAM} begin {options}".rstrip(),
         commit=f"{PROGRAM} commit",
         rollback=f"{PROGRAM} rollback",
         boot=f"[ ! -e {RECORD} ] || exec {PROGRAM} boot",  # as the shipped boot hooks do: no Python without need
         wrong_state=199,
         state=("/var/lib/snapcore",),
-        covers=("files", "kernel") if kernel else ("files",),
+        covers=("files", "kernel") if kernel and not files_only else ("files",),
         needs=("python3",),
         missing=None if package else "the Python package snapcore is not installed",
         extra={verb: f"{PROGRAM} {verb}" for verb in ("status", "confirm", "save", "load")},
