@@ -1,4 +1,4 @@
-"""snapcore on a running machine, on both stacks: what comes back, what is left alone, and what is said to be missing."""
+"""snapcore on a running machine, on both stacks: what comes back, what is left alone, what is said to be missing."""
 
 from __future__ import annotations
 
