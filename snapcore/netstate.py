@@ -8,7 +8,8 @@ What is left out, because it changes by itself or belongs to nobody's configurat
   of an address that has a lifetime;
 - the order of a device's IPv6 addresses (that of IPv4 addresses tells primary from secondary, and counts);
 - neighbours and forwarding entries that were learned, and those that the kernel makes of a device's own addresses;
-- the MAC address of a bond's port: it follows from the bond;
+- the MAC address of a bond's port, which follows from the bond, and that of a bridge which follows its ports, where
+  these differ;
 - hardware that was plugged in since, and `routes` that are copies in a cache;
 - what stands on a device that is new or gone is not listed besides the device;
 - per-interface IPv6 settings where the device had none (its MTU was below 1280);
@@ -434,7 +435,7 @@ def same_route(route: Route) -> Route:
     return route._replace(expires=0)
 
 
-def link_differences(was: Link, now: Link, bond_port: bool = False) -> list[tuple[str, Any, Any]]:
+def link_differences(was: Link, now: Link, mac_counts: bool = True) -> list[tuple[str, Any, Any]]:
     """(aspect, old value, new value): `kind`, `master`, `MTU`, …, and `option NAME`, `port NAME`."""
     pairs: list[tuple[str, Any, Any]] = [
         ("kind", was.kind, now.kind),
@@ -453,12 +454,20 @@ def link_differences(was: Link, now: Link, bond_port: bool = False) -> list[tupl
         pairs += [(f"option {n}", v, now.options.get(n)) for n, v in sorted(was.options.items())]
     if was.master == now.master:
         pairs += [(f"port {n}", v, now.port.get(n)) for n, v in sorted(was.port.items())]
-    return [(aspect, a, b) for aspect, a, b in pairs if a != b and not (bond_port and aspect == "MAC")]
+    return [(aspect, a, b) for aspect, a, b in pairs if a != b and (mac_counts or aspect != "MAC")]
 
 
-def is_bond_port(of: State, name: str) -> bool:
-    master = of.links.get(of.links[name].master) if name in of.links else None
-    return master is not None and master.kind in ("bond", "team")
+def mac_counts(old: State, now: State, name: str) -> bool:
+    """Whether the device's MAC address is its own: not that of a bond, nor of whichever ports a bridge has now."""
+    master = old.links.get(old.links[name].master)
+    if master is not None and master.kind in ("bond", "team"):
+        return False
+    follows_ports = old.links[name].kind == "bridge" and old.links[name].random_mac and now.links[name].random_mac
+    return not follows_ports or ports(old, name) == ports(now, name)
+
+
+def ports(of: State, master: str) -> set[str]:
+    return {name for name, link in of.links.items() if link.master == master}
 
 
 def _link_changes(old: State, new: State, surplus: Iterable[str]) -> list[Change]:
@@ -468,7 +477,7 @@ def _link_changes(old: State, new: State, surplus: Iterable[str]) -> list[Change
         if now is None:
             found.append(Change(name, "link", f"is gone ({was.kind or 'hardware'})"))
             continue
-        for aspect, a, b in link_differences(was, now, is_bond_port(old, name)):
+        for aspect, a, b in link_differences(was, now, mac_counts(old, new, name)):
             found.append(Change(name, "link", _aspect_words(was, aspect, a, b)))
     return found
 

@@ -13,7 +13,7 @@ and plan again, until nothing differs (`kernel.restore`).
 from __future__ import annotations
 
 from snapcore import netstate
-from snapcore.netstate import Address, Link, Route, Rule, State
+from snapcore.netstate import Address, Hop, Link, Route, Rule, State
 from snapcore.values import NamedTuple
 
 TYPE_CHECKING = False
@@ -292,9 +292,7 @@ class _Planner:
         for name in self.standing():
             was = self.old.links[name]
             now = self.now.links[name] if name not in self.made else _just_made(was)
-            # A bridge without an address of its own takes the lowest of its ports': wait for them.
-            follows_ports = was.kind == "bridge" and was.random_mac and self._ports_differ(name)
-            if was.mac != now.mac and was.mac and not netstate.is_bond_port(self.old, name) and not follows_ports:
+            if was.mac and was.mac != now.mac and netstate.mac_counts(self.old, self.now, name):
                 self.do("set-link", name, f"MAC {was.mac}", mac=was.mac)
                 self.flushed6.add(name)
             for aspect, a, b in netstate.link_differences(was, now):
@@ -306,10 +304,6 @@ class _Planner:
                     option = aspect[len("option ") :]
                     words = f"{was.kind} {option} {netstate.shown(a)} (is {netstate.shown(b)})"
                     self.do("set-option", name, words, kind=was.kind, option=option, value=a)
-
-    def _ports_differ(self, name: str) -> bool:
-        ports = [{n for n, link in of.links.items() if link.master == name} for of in (self.old, self.now)]
-        return ports[0] != ports[1] or bool(ports[0] & self.made)
 
     def _altnames(self, name: str, was: tuple[str, ...], now: tuple[str, ...]) -> None:
         for altname in now:
@@ -395,6 +389,8 @@ class _Planner:
 
     def _addresses6(self, name: str, was: list[Address], now: list[Address]) -> None:
         flushed = name in self.flushed6
+        if not flushed:
+            now = [address for address in now if not self._renew(name, address)]
         wanted, there = netstate.comparable(was), netstate.comparable(now)
         for address in there:
             if address not in wanted and not (flushed and _made_by_kernel(address)):
@@ -406,6 +402,16 @@ class _Planner:
             if plain and (flushed or plain[0] not in there) and not (flushed and _made_by_kernel(address)):
                 self.add_address(name, address)
                 self.flushed6.add(name)
+
+    def _renew(self, name: str, address: Address) -> bool:
+        """An IPv6 address whose own route is missing is removed, to be added again: nobody but the kernel can make a
+        route of metric 0 (ip6_route_info_create)."""
+        local = Route("v6", f"{address.address.split('/')[0]}/128", 255, "local", (Hop(name),))
+        local = local._replace(protocol=netstate.KERNEL)
+        if address.tentative or local in self.now.routes or local not in self.old.routes:
+            return False
+        self.delete_address(name, address)
+        return True
 
     def delete_address(self, name: str, address: Address) -> None:
         self.do("delete-address", name, f"remove {netstate.address_words(address)}", address=address)
@@ -446,7 +452,8 @@ class _Planner:
     def _comes_and_goes(self, route: Route) -> bool:
         """Whether the kernel has made the route, and will by itself make or remove it."""
         flushed = self.flushed4 if route.family == "v4" else self.flushed6
-        return netstate.follows(route) and netstate.uses(route, flushed)
+        beyond_us = route.family == "v6" and not route.metric  # see `_renew`
+        return netstate.follows(route) and (beyond_us or netstate.uses(route, flushed))
 
     def _replaces(self, route: Route, surplus: Sequence[Route], missing: Sequence[tuple[Route, bool]]) -> list[Route]:
         """The one route that the kernel puts this one in the place of, without a moment in between."""
