@@ -299,7 +299,7 @@ def _step(history: History, event: StepEnded, step: Step) -> list[Finding]:
         return [Finding(event.verb, "pass", f"{where}: exit status {event.status or 0}", output)] if told else []
     if event.outcome == "unmet":
         return [_unmet(history, event, step)]
-    problem = "; ".join(event.problems)
+    problem = event.problems[0] if step.verb == "await" and event.problems else "; ".join(event.problems)
     if event.outcome == "refused" and event.status is not None:
         problem = f"expected exit status {event.expected or 0}; seen {event.status}"
     verdict: Verdict = "fail" if event.outcome == "refused" and product else "unknown"

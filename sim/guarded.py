@@ -129,7 +129,7 @@ def _ended(context: Context, machine: Machine, guard: Guard, lines: list[str], d
             problems.append(f"expected its command to say that nothing was kept; seen exit status {done.status}")
     guard.close()
     if lines:
-        problems = [f"not undone in time: {len(lines)} differences to what begin saw", *lines, *problems]
+        problems = [f"not undone in time: {lines[0]}", *lines[1:], *problems]
     context.kept[machine.plan.name] = False
     return Done("refused" if problems else "done", output=output, problems=tuple(problems))
 
