@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 from snapcore import profiles, transaction
@@ -28,7 +29,9 @@ class Transaction:
 
     Arguments: `root`, the tree; `profiles`, names or files of families (none: the default ones); `timeout_s`,
     seconds after which the block's end rolls back instead of committing, and raises `RolledBackInstead` (nothing
-    happens before the block ends); `label`, for people; `track`, `policy`: as `begin --track` and `--policy`.
+    happens before the block ends); `label`, for people; `track`, `policy`, `only`, `strategy`: as the options of
+    `begin`; `kernel`: whether the kernel's network state is saved and given back too (None: where `root` is / and
+    pyroute2 is installed).
 
     Raises what the verbs raise: `WrongState` where a transaction is open already, `NotSaved`, `Incomplete`, … (all
     are `SnapcoreError`). A process that dies inside the block leaves the transaction open: the next boot, or
@@ -44,13 +47,23 @@ class Transaction:
         label: str = "",
         track: bool = False,
         policy: str = transaction.RESTORE,
+        kernel: bool | None = None,
+        only: Sequence[str] = (),
+        strategy: str = "minimal",
     ) -> None:
         self.root = root
         self.timeout_s = timeout_s
         self.undone: list[Difference] = []
-        """After a rollback: what it undid."""
+        """After a rollback: what it undid in files."""
+        self.undone_in_kernel: list[str] = []
+        """After a rollback: how the kernel's state had differed, in words."""
+        if strategy != "minimal":
+            from snapcore.running import Ways
+
+            Ways(strategy).checked()
+        self._kernel = kernel
         self._profiles = profiles
-        self._terms = transaction.Terms(label=label, track=track, policy=policy)
+        self._terms = transaction.Terms(label=label, track=track, policy=policy, only=tuple(only), strategy=strategy)
         self._token = ""
         self._ends = 0.0
 
@@ -61,11 +74,21 @@ class Transaction:
 
     def __enter__(self) -> Transaction:
         covers = [profile.cover() for profile in profiles.chosen(self._profiles)]
+        terms = self._terms._replace(kernel=self._saves_kernel())
         with _ports(self.root) as (host, store):
-            self._token = transaction.begin(host, store, covers, self._terms).token
+            self._token = transaction.begin(host, store, covers, terms).token
         if self.timeout_s is not None:
             self._ends = time.monotonic() + self.timeout_s
         return self
+
+    def _saves_kernel(self) -> bool:
+        if self._kernel is not None:
+            return self._kernel
+        if os.path.abspath(self.root) != "/":
+            return False
+        from snapcore import kernel
+
+        return not kernel.missing()
 
     def touch(self, *paths: str) -> None:
         """Announces a change to files, as `snapcore touch` does."""
@@ -90,7 +113,8 @@ class Transaction:
 
     def _roll_back(self) -> None:
         with _ports(self.root) as (host, store):
-            self.undone = transaction.rollback(host, store, transaction.Claim(self._token)).undone
+            done = transaction.rollback(host, store, transaction.Claim(self._token))
+        self.undone, self.undone_in_kernel = done.undone, list(done.kernel)
 
 
 class _ports:

@@ -437,7 +437,8 @@ def _load(arguments: Arguments) -> int:
     _outlive_the_terminal()
     claim = transaction.Claim(arguments.token, arguments.force)
     with _Ports(arguments) as (host, store):
-        loaded = snapshots.load(host, store, arguments.operands[0], claim)
+        apply = _is_this_host(arguments.root) and not arguments.no_kernel
+        loaded = snapshots.load(host, store, arguments.operands[0], claim, apply)
     _notes(loaded.notes)
     if arguments.json:
         now = "open" if loaded.open else "none"

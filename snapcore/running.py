@@ -290,7 +290,9 @@ class Running:
         return sorted(steps, key=lambda step: step.detached)
 
     def _was_up(self, config: Config) -> bool:
-        if self._saved is None or not config.device:
+        if self._saved is None:
+            return config.auto or _is_up(config.device)
+        if not config.device:
             return True
         link = self._saved.links.get(config.device)
         return link is not None and link.up
@@ -404,6 +406,23 @@ def of(
         return Running(kernel, before, chosen, record.only, record.nft, stacks, written, record.bounced), "", ""
     except SnapcoreError as error:
         return None, "", str(error)
+
+
+def of_files(
+    host: Host, covers: Sequence[Cover], entries: Mapping[str, Entry], content: Callable[[str], bytes]
+) -> Running:
+    """Where only files are to be given back: the stack takes down and brings up what they are about."""
+    written = texts(host, covers, entries, content)
+    return Running(None, None, Ways(), stacks=stack.found(written.covers), written=written)
+
+
+def _is_up(device: str) -> bool:
+    """Whether the administrator wants it up (IFF_UP), or wants some device up that the files do not name."""
+    try:
+        with open(f"/sys/class/net/{device}/flags", encoding="ascii") as file:
+            return bool(int(file.read(), 16) & 1)
+    except (OSError, ValueError):
+        return False
 
 
 class _Events:

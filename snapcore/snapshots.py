@@ -207,10 +207,11 @@ def interface(path: str, covers: Sequence[Cover]) -> str:
     return ""
 
 
-def load(at: Host, store: Store, name: str, claim: Claim) -> Loaded:
+def load(at: Host, store: Store, name: str, claim: Claim, apply: bool = False) -> Loaded:
     """Makes the configuration what it was when `name` was saved: wholly, or not at all.
 
     Inside an open transaction it is one more change of that; `RolledBackInstead` and `Incomplete` otherwise.
+    With `apply` the stack takes down and brings up what the files that differ are about.
     """
     checked_name(name)
     if not store.lock():
@@ -221,7 +222,7 @@ def load(at: Host, store: Store, name: str, claim: Claim) -> Loaded:
         record = store.record()
         if record is None:
             store.sweep()
-            terms = transaction.Terms(label=purpose, purpose=purpose)
+            terms = transaction.Terms(label=purpose, purpose=purpose, kernel=apply and _kernel_can_be_saved())
             record = transaction.arm(at, store, reader.snapshot.covers, terms).record
         else:
             transaction.check_claim(record, claim, "load")
@@ -229,7 +230,11 @@ def load(at: Host, store: Store, name: str, claim: Claim) -> Loaded:
             transaction.check_deadline(record, "load")
         mine = record.purpose == purpose
         try:
-            given = restore.give_back(at, reader.snapshot.covers, reader.snapshot.entries, reader.content, _nothing)
+            part = _to_apply(at, reader) if apply else None
+            before = (lambda _: _take_down(part)) if part is not None else _nothing
+            given = restore.give_back(at, reader.snapshot.covers, reader.snapshot.entries, reader.content, before)
+            if part is not None and given.undone:
+                part.after_files()
             at.sync(given.found)
         except (OSError, Incomplete) as error:
             if not mine:
@@ -238,9 +243,26 @@ def load(at: Host, store: Store, name: str, claim: Claim) -> Loaded:
             transaction.roll_back(at, store, record)
             raise RolledBackInstead(f"load {name}: {reason(error)}; rolled back instead") from error
         notes = transaction.end_commit(at, store, record).notes if mine else []
-        return Loaded(given.undone, not mine, notes)
+        return Loaded(given.undone, not mine, [*notes, *(part.notes if part is not None else ())])
     finally:
         reader.close()
+
+
+def _kernel_can_be_saved() -> bool:
+    from snapcore import kernel
+
+    return not kernel.missing()
+
+
+def _to_apply(at: Host, reader: Reader) -> Running:
+    from snapcore import running
+
+    return running.of_files(at, reader.snapshot.covers, reader.snapshot.entries, reader.content)
+
+
+def _take_down(part: Running) -> None:
+    part.before_files()
+    part.take_down()
 
 
 def _nothing(_: list[Difference]) -> None:

@@ -39,6 +39,8 @@ class Config(NamedTuple):
     device: str
     """The interface that it is about; '' where the files do not say."""
     dhcp: bool = False
+    auto: bool = True
+    """Whether it comes up at a boot."""
     text: str = ""
     """All that is written about it, to compare."""
     rank: int = 0
@@ -174,7 +176,8 @@ class Ifcfg(Stack):
             protocols = [values.get("BOOTPROTO", "").lower(), values.get("DHCPV6C", "").lower()]
             device = values.get("DEVICE") or name
             dhcp = protocols[0] in ("dhcp", "bootp") or protocols[1] == "yes"
-            found[name] = Config(name, device, dhcp, text, _ifcfg_rank(values))
+            auto = values.get("ONBOOT", "yes").lower() not in ("no", "n", "false", "off", "0")
+            found[name] = Config(name, device, dhcp, auto, text, _ifcfg_rank(values))
         return {name: each._replace(device=each.device or name) for name, each in found.items()}
 
     def down(self, configs: Sequence[Config]) -> list[Ran]:
@@ -217,8 +220,9 @@ class Ifupdown(Stack):
         found: dict[str, Config] = {}
         for path in sorted(files):
             for name, lines, dhcp in stanzas(files[path]):
-                before = found.get(name, Config(name, name.partition(":")[0], rank=len(found)))
-                found[name] = before._replace(dhcp=before.dhcp or dhcp, text=f"{before.text}{lines}\n")
+                before = found.get(name, Config(name, name.partition(":")[0], auto=False, rank=len(found)))
+                auto = before.auto or lines == "auto" or lines.startswith("allow-")
+                found[name] = before._replace(dhcp=before.dhcp or dhcp, auto=auto, text=f"{before.text}{lines}\n")
         found.pop("lo", None)
         return found
 
@@ -308,7 +312,8 @@ class NetworkManager(Stack):
             values = _sections(files[path])
             name = values.get("connection.id") or split(path)[1].removesuffix(".nmconnection")
             dhcp = values.get("ipv4.method") == "auto" or values.get("ipv6.method") in ("auto", "dhcp")
-            found[name] = Config(name, values.get("connection.interface-name", ""), dhcp, files[path])
+            auto = values.get("connection.autoconnect", "true").lower() != "false"
+            found[name] = Config(name, values.get("connection.interface-name", ""), dhcp, auto, files[path])
         return found
 
     def down(self, configs: Sequence[Config]) -> list[Ran]:
@@ -334,7 +339,7 @@ class Netplan(Stack):
         return bool(program("netplan")) and os.path.isdir("/etc/netplan")
 
     def configs(self, files: dict[str, str], cover: Cover) -> dict[str, Config]:
-        return {path: Config(path, "", "dhcp" in files[path], files[path]) for path in sorted(files)}
+        return {path: Config(path, "", "dhcp" in files[path], text=files[path]) for path in sorted(files)}
 
     def reload(self) -> list[Ran]:
         generated = self._run([program("netplan"), "generate"])

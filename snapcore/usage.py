@@ -128,7 +128,7 @@ VERBS = (
     Verb("save", "save the configuration under a name", (LABEL,), ("NAME",)),
     Verb("list", "list the named snapshots"),
     Verb("show", "list what a snapshot (of the open transaction, or NAME) holds", (), ("[NAME]",)),
-    Verb("load", "make the configuration what it was when NAME was saved", (), ("NAME",)),
+    Verb("load", "make the configuration what it was when NAME was saved", RUNNING[-1:], ("NAME",)),
     Verb("delete", "delete a named snapshot", (), ("NAME",)),
     Verb(
         "prune",

@@ -249,3 +249,16 @@ def test_plan_says_what_the_rollback_will_do(stack: str) -> None:
     assert [step["action"] for step in steps][:3] == ["take-down", "restore", "bring-up"]
     assert {step["interface"] for step in steps} <= {"eth0", ""}
     assert any(step["action"] == "repair" and "192.0.2.10/24" in step["words"] for step in steps)
+
+
+def test_a_loaded_snapshot_is_what_runs(stack: str) -> None:
+    def work(host: Host) -> tuple[str, bool]:
+        host.sh("snapcore save good")
+        host.sh(f"sed -i s/192.0.2.10/192.0.2.99/ {FILES[stack]}; ifdown eth0; ifup eth0")
+        changed = host.sh("ip -br address show dev eth0")
+        host.sh("snapcore load good")
+        return changed, host.is_back()
+
+    changed, back = on_host(work, stack)
+    assert "192.0.2.99" in changed
+    assert back
