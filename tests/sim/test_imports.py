@@ -20,6 +20,7 @@ PURE = [
 ]  # fmt: skip
 ACTING = [
     "sim.world", "sim.run", "sim.steps", "sim.mischief", "sim.session", "sim.probe", "sim.observe", "sim.parallel",
+    "sim.outage", "sim.guarded",
     "sim.faults.filter", "sim.faults.supervisor", "sim.crash", "sim.cli",
 ]  # fmt: skip
 PRIVILEGED = {"unshare", "setns", "mount", "umount", "umount2", "pivot_root", "chroot", "sethostname"}
