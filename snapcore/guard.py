@@ -256,12 +256,12 @@ def extend(host: Host, store: Store, more_s: float, claim: Claim) -> Record:
         phase.after(phase.NONE, "extend")
         raise AssertionError("the table lets no extend pass here")
     transaction.check_claim(record, claim, "extend")
-    phase.after(record.phase, "extend")
     left = left_s(record)
     if left is None:
         raise WrongState("extend: the transaction has no deadline")
     if left <= 0:
         _give_back_instead(host, store, "extend", DeadlinePassed())
+    phase.after(record.phase, "extend")
     record = record._replace(deadline=now(left + more_s), deadline_boottime=record.deadline_boottime + more_s)
     try:
         store.rewrite(record)

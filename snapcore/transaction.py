@@ -279,9 +279,9 @@ def commit(host: Host, store: Store, claim: Claim) -> Committed:
     if ended:
         return Committed(record, tidy(store))
     check_claim(record, claim, "commit")
-    phase.after(record.phase, "commit", force=claim.force)
-    if record.phase == phase.OPEN:  # else it was forced: what can't be rolled back can be kept at any time
+    if record.phase == phase.OPEN or not claim.force:  # what can't be rolled back can be kept at any time
         check_deadline(record, "commit")
+    phase.after(record.phase, "commit", force=claim.force)
     return end_commit(host, store, record)
 
 

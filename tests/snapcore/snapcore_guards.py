@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from snapcore import cli, store, watch, words
+from snapcore import cli, guard, store, watch, words
 
 OLD, NEW = "OLD=1\n", "NEW=1\n"
 
@@ -85,16 +85,22 @@ def until(moment: float) -> None:
         pass
 
 
+AIM = [-0.02]
+"""When the next commit starts, in seconds after the deadline: so that about half of them come in time."""
+
+
 def commits(root: Path, chance: random.Random) -> dict[str, object]:
     """A commit at about the instant of the deadline, beside a watcher."""
-    tree = Tree(root, 0.1)
+    tree = Tree(root, 0.15)
     watcher = tree.watched()
 
     def commit() -> int:
-        until(tree.deadline + chance.uniform(-0.01, 0.015))
+        until(tree.deadline + AIM[0])
         return tree.run("commit")
 
     status = ended(forked(commit))
+    step = chance.uniform(0.0, 0.004)
+    AIM[0] = max(-0.1, min(0.05, AIM[0] + (step if status == 0 else -step)))
     return {"commit": status, "watcher": ended(watcher), "new": tree.file.read_text() == NEW,
             "boot": tree.run("boot"), "after": tree.file.read_text() == NEW}  # fmt: skip
 
@@ -121,6 +127,7 @@ def main() -> int:
     sys.stderr.write(f"SNAPCORE_SEED={seed}\n")
     chance = random.Random(seed)
     store.LOCK_POLL_S = 0.001
+    assert guard  # imported here, so that no fork has to
     results = []
     for number in range(rounds):
         root = folder / str(number)

@@ -14,7 +14,6 @@ import signal
 import socket
 import subprocess
 import sys
-import termios
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -271,11 +270,13 @@ def test_told_to_quit_the_watcher_rolls_back(host: HostTree, tmp_path: Path, num
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
 def test_when_the_client_is_lost_the_watcher_rolls_back(host: HostTree, tmp_path: Path, number: int) -> None:
     old = host.seen()
-
-    def hangs_up() -> None:  # these tests may run under nohup
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
-
-    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, preexec_fn=hangs_up) as client:
+    # these tests may run under nohup
+    hangs_up = (
+        "import signal, sys; signal.signal(signal.SIGHUP, signal.SIG_DFL); print(1, flush=True); sys.stdin.read()"
+    )
+    words = [sys.executable, "-I", "-c", hangs_up]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as client:
+        assert client.stdout is not None and client.stdout.readline() == b"1\n"
         assert host.run("begin", "--timeout", "600", "--client", str(client.pid)) == 0
         watcher = Watcher(host, tmp_path)
         change(host.root)
@@ -352,7 +353,9 @@ def races(fast: Path, what: str, rounds: int) -> list[dict[str, Any]]:
 
 
 def test_of_commit_and_deadline_at_one_instant_exactly_one_counts(fast: Path) -> None:
-    for seen in races(fast, "commits", 100):
+    found = races(fast, "commits", 100)
+    assert {seen["new"] for seen in found} == {False, True}
+    for seen in found:
         assert seen["new"] == (seen["commit"] == 0), seen
         assert seen["commit"] in (0, 10, 199) and seen["watcher"] == 0, seen
         assert seen["after"] == seen["new"] and seen["boot"] == 0, seen  # a boot changes nothing more
@@ -509,13 +512,14 @@ class Trying:
 
     def __init__(self, host: HostTree, *options: str, terminal: int = -1) -> None:
         command = f"echo NEW=1 > {host.scripts}/ifcfg-eth0"
-        words = [*COMMAND, "try", "--root", str(host.root), *options, "--", "sh", "-c", command]
+        own = "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); " if terminal >= 0 else ""
+        words = [*COMMAND[:-1], own + START, "try", "--root", str(host.root), *options, "--", "sh", "-c", command]
         self.process = subprocess.Popen(
             words,
             stderr=subprocess.PIPE,
             text=True,
+            stdin=terminal if terminal >= 0 else subprocess.DEVNULL,
             start_new_session=True,
-            preexec_fn=(lambda: fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)) if terminal >= 0 else None,
         )
 
     def says(self, what: str) -> None:
