@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
 
 from snapcore import netmessage, netstate, repair
 from snapcore.errors import SnapcoreError
@@ -67,6 +68,8 @@ _LINK_ATTRIBUTES = {
     "group": "IFLA_GROUP",
     "queue": "IFLA_TXQLEN",
 }
+_UNWRITABLE = (TypeError, ValueError, AttributeError, struct.error)
+"""What pyroute2 raises at a value that it cannot encode."""
 _TUNSETIFF, _TUNSETPERSIST, _TUNSETOWNER, _TUNSETGROUP = 0x400454CA, 0x400454CB, 0x400454CC, 0x400454CE
 """linux/if_tun.h"""
 
@@ -136,9 +139,11 @@ class _Session:
         if why:
             raise Unavailable(why)
         from pyroute2 import IPRoute
-        from pyroute2.netlink.exceptions import NetlinkError
+        from pyroute2.netlink import exceptions
 
-        self.error: type[Exception] = NetlinkError
+        self.error: type[Exception] = exceptions.NetlinkError
+        # Not every release has it; the others do not notice.
+        self.interrupted: Any = getattr(exceptions, "NetlinkDumpInterrupted", ())
         self.classes = _classes()
         try:
             self.ip = IPRoute()
@@ -174,6 +179,8 @@ class _Session:
             )
         except self.error as error:
             raise Unavailable(f"netlink: {_reason(error)}") from None
+        except self.interrupted:
+            raise Unavailable(f"netlink: what is read keeps changing ({READS} times)") from None
         except OSError as error:
             raise Unavailable(f"netlink: {error}") from None
         return state._replace(nft=_nft()) if nft else state
@@ -183,8 +190,8 @@ class _Session:
         for attempt in range(READS):
             try:
                 return list(ask())
-            except Exception as error:  # only this one, which not every release has
-                if type(error).__name__ != "NetlinkDumpInterrupted" or attempt == READS - 1:
+            except self.interrupted:
+                if attempt == READS - 1:
                     raise
         return []
 
@@ -271,6 +278,8 @@ class _Session:
                 troubles.append(f"{action}: {error.args[0]} is not there")
             except (OSError, Unavailable) as error:
                 troubles.append(f"{action}: {error}")
+            except _UNWRITABLE as error:
+                troubles.append(f"{action}: this pyroute2 cannot write it ({error!r})")
         return troubles
 
     def _ask(self, what: str, type_: int, flags: int, fields: Mapping[str, Any], attributes: Sequence[Any]) -> None:
@@ -595,7 +604,6 @@ def _at_birth(link: Link) -> dict[str, Any]:
 def _make_tun(name: str, link: Link) -> None:
     """A persistent tun or tap device (Documentation/networking/tuntap.rst)."""
     import fcntl
-    import struct
 
     options = link.options
     flags = options.get("type", 1) | (0 if options.get("pi") else 0x1000)

@@ -131,7 +131,7 @@ def _options(info: Any, which: str, following: frozenset[str], names: Mapping[in
     if data is None or not hasattr(data, "get_attr"):
         return found  # none, or of a kind that pyroute2 does not know
     for long_name, value in data["attrs"]:
-        name = "_".join(long_name.split("_")[2:]).lower()
+        name = "_".join(long_name.replace("_BOND_SLAVE_", "_SLAVE_").split("_")[2:]).lower()
         if long_name == "UNKNOWN" or name in following:
             continue
         if value is True and long_name in SAID_AS_BYTE and not any(_nested(data).get(SAID_AS_BYTE[long_name], b"")):

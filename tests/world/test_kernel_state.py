@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from snapcore import kernel, netstate
+from snapcore import kernel, netmessage, netstate
 from snapcore.netstate import Route
 
 pytestmark = [
@@ -285,6 +285,35 @@ def test_a_deleted_device_is_made_again(kind: str) -> None:
     assert (found["left"], found["late"], found["wrong"], found["troubles"]) == ([], [], [], [])
 
 
+OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("vlan", {"id": 5, "flags": {"flags": 1, "mask": 0xFFFFFFFF}, "protocol": 0x88A8,
+              "egress_qos": (("IFLA_VLAN_QOS_MAPPING", {"from": 1, "to": 2}),)}),
+    ("bond", {"mode": 1, "miimon": 100, "primary": "eth7", "xmit_hash_policy": 2}),
+    ("bond", {"mode": 1, "arp_interval": 100, "arp_ip_target": ("192.0.2.1", "192.0.2.2")}),
+    ("vrf", {"table": 100}),
+    ("ipvlan", {"mode": 1}),
+    ("macvtap", {"mode": "bridge"}),
+    ("gretap", {"local": "192.0.2.1", "remote": "192.0.2.2", "ttl": 5}),
+    ("sit", {"local": "192.0.2.1", "ttl": 64}),
+    ("ip6gre", {"local": "2001:db8::1"}),
+    ("geneve", {"id": 5, "remote": "192.0.2.1"}),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "options"), OPTIONS, ids=lambda value: value if isinstance(value, str) else "")
+def test_options_survive_a_message_also_of_kinds_that_this_kernel_lacks(kind: str, options: dict[str, Any]) -> None:
+    ifinfmsg = kernel._classes()["link"]
+    message = ifinfmsg()
+    message["index"] = 3
+    data = netmessage.data_attributes(kind, options, {"eth7": 7})
+    info = [("IFLA_INFO_KIND", kind), ("IFLA_INFO_DATA", {"attrs": data})]
+    message["attrs"] = [("IFLA_IFNAME", "x0"), ("IFLA_LINKINFO", {"attrs": info})]
+    message.encode()
+    again = ifinfmsg(bytes(message.data))
+    again.decode()
+    assert netmessage.link(again, {3: "x0", 7: "eth7"}).options == options
+
+
 def test_links_that_did_not_change_are_not_touched() -> None:
     def look() -> Any:
         found = json.loads(subprocess.run(["ip", "-j", "-s", "-d", "link"], capture_output=True, check=True).stdout)
@@ -523,7 +552,8 @@ harm = st.one_of(
     st.just("ip route flush table main"),
     st.sampled_from(("ip -6 route flush table local", "ip -6 route flush table all", "ip -6 route flush table main")),
     st.just("ip route flush table local"),
-    st.sampled_from(("ip rule flush", "ip -6 rule flush", "ip -6 addr flush scope link", "ip neigh flush all nud permanent")),
+    st.sampled_from(("ip rule flush", "ip -6 rule flush", "ip -6 addr flush scope link",
+                     "ip neigh flush all nud permanent")),
     st.sampled_from(("ip link add n0 type veth peer name n1", "ip link add n2 type bridge", "ip link set n0 master br0",
                      "ip link add n3 link a0 type macvlan", "ip addr add 10.0.0.66/24 dev n0", "ip link set n0 up")),
     say("tc qdisc del dev {d} root", d=device),
