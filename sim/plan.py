@@ -28,9 +28,9 @@ FORWARDING = FileText(b"net.ipv4.ip_forward = 1\nnet.ipv6.conf.all.forwarding = 
 SETTLE_S = 5.0
 """How long a change or a recovery may take to show, seconds."""
 
-DEADLINES = {"timeout": 4.0, "probe": 30.0, "client-loss": 60.0, "quit": 60.0}
-"""The deadline that a mechanism is given, by what is to undo the change, seconds. That of `timeout` is waited for: it
-leaves the time that it takes to see what the change has broken."""
+DEADLINES = {"timeout": 4.0, "probe": 6.0, "client-loss": 60.0, "quit": 60.0}
+"""The deadline that a mechanism is given, by what is to undo the change, seconds. The first two may be waited for: they
+leave the time that it takes to see what the change has broken."""
 
 KEYS = ("stack", "mechanism", "recover", "family", "disk", "dad")
 """What `matrix` and `--set` may set."""

@@ -14,6 +14,14 @@ ARCHIVE = "/usr/lib/snapcore/snapcore.pyz"
 PROGRAM = "/usr/sbin/snapcore"
 RECORD = "/var/lib/snapcore/open"
 
+OFFERS = {
+    "timeout": "begin --timeout {{seconds}} {options}",
+    "probe": "try --timeout {{seconds}} --probe ping:{{probe}} {options} -- {{command}}",
+    "client-loss": "try --timeout {{seconds}} --client-loss --confirm token {options} -- {{command}}",
+    "quit": "begin --timeout {{seconds}} {options}",
+}
+"""What it undoes by itself; `options` are those of its begin."""
+
 
 def mechanism(name: str = "snapcore", options: str = "", files_only: bool = False) -> Mechanism:
     """The mechanism; `missing` says so when the package is not there. `options` are those of its begin."""
@@ -33,7 +41,12 @@ def mechanism(name: str = "snapcore", options: str = "", files_only: bool = Fals
         covers=("files", "kernel") if kernel and not files_only else ("files",),
         needs=("python3",),
         missing=None if package else "the Python package snapcore is not installed",
-        extra={verb: f"{PROGRAM} {verb}" for verb in ("status", "confirm", "save", "load")},
+        offers=tuple(OFFERS),
+        extra={
+            **{verb: f"{PROGRAM} {verb}" for verb in ("status", "confirm", "save", "load")},
+            **{name: f"{PROGRAM} {text.format(options=options)}" for name, text in OFFERS.items()},
+            "watcher": "main()) watch",
+        },
     )
 
 
