@@ -55,10 +55,12 @@ def crash(session: nox.Session) -> None:
 
 @nox.session
 def scenarios(session: nox.Session) -> None:
-    """Every shipped scenario, with every recovery."""
+    """Every shipped scenario, with three of its recoveries (`-- --full`: with every one)."""
     prepare(session)
+    words = [word for word in session.posargs if word != "--full"]
+    sample = [] if "--full" in session.posargs else ["--sample", "3"]
     workers = str(os.cpu_count() or 1)
-    session.run("sim", "run", "scenarios", "-n", workers, "--json", results(session, ".json"), *session.posargs)
+    session.run("sim", "run", "scenarios", "-n", workers, *sample, "--json", results(session, ".json"), *words)
 
 
 @nox.session
@@ -74,13 +76,14 @@ def conform(session: nox.Session) -> None:
 
 @nox.session
 def unprivileged(session: nox.Session) -> None:
-    """Every shipped scenario again, as an ordinary user."""
+    """Every shipped scenario again, with one of its recoveries, as an ordinary user."""
     prepare(session)
     user = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "env", "HOME=/nonexistent")
     path = {"PATH": os.pathsep.join([*(session.bin_paths or ()), os.environ["PATH"]])}
     if os.geteuid() != 0 or subprocess.run([*user, "sim", "--version"], env=path).returncode != 0:
         session.skip("only root can become an ordinary user, who must be able to read this folder")
-    words = ("sim", "run", "scenarios", "-n", str(os.cpu_count() or 1), "--json", "-", *session.posargs)
+    workers = str(os.cpu_count() or 1)
+    words = ("sim", "run", "scenarios", "-n", workers, "--sample", "1", "--json", "-", *session.posargs)
     with open(results(session, ".json"), "w") as out:  # that user could not make the file
         session.run(*user, *words, external=True, stdout=out, stderr=sys.stderr)
 
@@ -129,4 +132,4 @@ def demo(session: nox.Session) -> None:
 def full(session: nox.Session) -> None:
     """Everything: all of the above."""
     for name in ("lint", "types", "unit", "world", "crash", "scenarios", "conform", "unprivileged", "grid"):
-        session.notify(name)
+        session.notify(name, ["--full"] if name in ("scenarios", "conform") else None)

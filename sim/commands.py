@@ -92,6 +92,9 @@ def _shard(_context: click.Context, _parameter: click.Parameter, value: str | No
 @click.option("--junit", "junit_file", metavar="FILE", callback=output_file, help="Write the results for a CI system.")
 @click.option("--tap", is_flag=True, help="Print the results in the Test Anything Protocol.")
 @click.option("--shard", metavar="I/N", callback=_shard, help="Only every Nth run, from the Ith.")
+@click.option(
+    "--sample", type=click.IntRange(min=1), metavar="N", help="At most N runs of each scenario, drawn by SIM_SEED."
+)
 @click.option("--journal", metavar="DIR", help="Keep what happened in each run, a file of JSON lines each.")
 def run(
     paths: tuple[str, ...],
@@ -103,6 +106,7 @@ def run(
     junit_file: str | None,
     tap: bool,
     shard: tuple[int, int] | None,
+    sample: int | None,
     journal: str | None,
 ) -> int:
     """Run scenarios: files, or folders with them.
@@ -120,7 +124,9 @@ def run(
     if sum((json_file == "-", junit_file == "-", tap)) > 1:
         raise click.UsageError("only one of --json -, --junit - and --tap can have the standard output")
     chosen = plans_of(paths, Choice(sets, mechanism, recover))
-    plans = chosen.plans if shard is None else chosen.plans[shard[0] - 1 :: shard[1]]
+    plans = chosen.plans if sample is None else _sampled(chosen.plans, sample)
+    if shard is not None:
+        plans = plans[shard[0] - 1 :: shard[1]]
     say_left(chosen)
     console = Console(stderr=tap or "-" in (json_file, junit_file), highlight=False)
     begun = time.monotonic()
@@ -136,6 +142,23 @@ def run(
         print(f"sim: interrupted; {counted(outcome.unfinished, 'run')} did not finish", file=sys.stderr)
         return INTERRUPTED
     return exit_status(outcome.results)
+
+
+def _sampled(plans: Sequence[Plan], size: int) -> list[Plan]:
+    """At most so many runs of each scenario that can be made, and all that cannot; the seed is printed."""
+    import random
+
+    from sim.crash import chosen_seed
+
+    seed = chosen_seed()
+    chooser = random.Random(seed)
+    groups: dict[str, list[int]] = {}
+    for index, plan in enumerate(plans):
+        if plan.skip is None and plan.not_offered is None:
+            groups.setdefault(plan.file, []).append(index)
+    left_out = {index for group in groups.values() for index in chooser.sample(group, max(0, len(group) - size))}
+    click.echo(f"sim: {len(left_out)} runs left out, drawn by SIM_SEED={seed}", err=True)
+    return [plan for index, plan in enumerate(plans) if index not in left_out]
 
 
 @dataclass(frozen=True)
