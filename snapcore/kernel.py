@@ -558,10 +558,15 @@ def _sysctls(links: Mapping[str, Link]) -> dict[str, str]:
 
 def _take(found: dict[str, str], path: str) -> None:
     try:
-        with open(f"{SYSCTLS}/{path}", encoding="utf-8", errors="replace") as file:
-            found[path] = file.read().strip()
+        file = os.open(f"{SYSCTLS}/{path}", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        pass  # not of this kernel
+        return  # not of this kernel
+    try:
+        found[path] = os.read(file, 65536).decode("utf-8", "replace").strip()
+    except OSError:
+        pass  # write-only, or unset
+    finally:
+        os.close(file)
 
 
 def _nft(text: str = "") -> str:
