@@ -63,7 +63,7 @@ def test_the_example_initscript_passes_what_every_mechanism_is_asked_for(sim_run
 @pytest.mark.parametrize("mechanism", ["snapcore", str(SCENARIOS / "mechanisms/initscript.yaml")])
 def test_a_shipped_mechanism_is_found_by_name_and_by_file(sim_run: SimRun, mechanism: str) -> None:
     said = sim_run(SCENARIOS / "files/added-file.sim.yaml", "--mechanism", mechanism)
-    assert said.verdicts == ["pass"] * 3, said.why()
+    assert set(said.verdicts) == {"pass"}, said.why()
 
 
 def test_the_initscript_is_told_another_family_by_its_mechanism_file(
