@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from sim import config, services, trials
@@ -336,8 +337,10 @@ def _begin(values: dict[str, Any], node: Node, context: Context) -> Any:
         return context.add(node, f"says how, but not by what it is undone; valid: by: {', '.join(OFFERS)}")
     if by is not None and not values.get("deadline"):
         return context.add(node, "gives the mechanism no time; valid: deadline: a duration like 4s")
-    if (by == "probe") != ("probe" in values):
-        return context.add(node, "names a probe, or needs one; valid: probe: FLOW, with 'by: probe' and only with it")
+    if "probe" in values:
+        if by != "probe":
+            return context.add(node, f"names a probe, and is undone by {by}; valid: probe with 'by: probe' only")
+        values["probe"] = replace(values["probe"], name="")
     return values
 
 

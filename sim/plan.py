@@ -215,6 +215,7 @@ class _Planner:
         if by not in OFFERS:
             return Step("begin", self.subject, _args("begin"))
         probe = _pinged(self.subject, replace(self.scenario.breaks, flows=self.breaks)) if by == "probe" else None
+        probe = replace(probe, name="") if probe else None
         return Step("begin", self.subject, {**_args("begin"), "by": by, "deadline": DEADLINES[by], "probe": probe})
 
     def change(self) -> list[Step]:

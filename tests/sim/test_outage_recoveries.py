@@ -70,7 +70,7 @@ def test_the_change_is_seen_before_it_is_undone(tmp_path: Path, recover: str, ac
     assert [step.verb for step in made.steps] == ["begin", "config", "reload", "expect", *acts, "expect"]
     begin = made.steps[0].args
     assert (begin["by"], begin["deadline"]) == (recover, DEADLINES[recover])
-    assert str(begin["probe"]) == ("server -> client" if recover == "probe" else "None")
+    assert (begin["probe"].text if begin["probe"] else "None") == ("server -> client" if recover == "probe" else "None")
 
 
 @pytest.mark.parametrize("recover", ["timeout", "probe", "client-loss", "quit"])
@@ -112,7 +112,7 @@ def test_what_is_not_offered_is_not_asked_in_the_long_form_either(tmp_path: Path
         ("begin: {on: server, by: time, deadline: 1s}", "unknown offer 'time'"),
         ("begin: {on: server, deadline: 1s}", "valid: by: timeout, probe, client-loss, quit"),
         ("begin: {on: server, by: timeout}", "valid: deadline: a duration like 4s"),
-        ("begin: {on: server, by: probe, deadline: 1s}", "valid: probe: FLOW, with 'by: probe' and only with it"),
+        ("begin: {on: server, by: quit, deadline: 1s, probe: server -> client}", "valid: probe with 'by: probe' only"),
         ("kill: {on: server}", "kills nobody; valid: exactly one of process, client, watcher"),
         ("kill: {on: server, client: true, process: x}", "kills process and client; valid: exactly one of"),
         ("kill: {on: server, client: true, signal: HUP}", "valid: client alone (it is KILL)"),
