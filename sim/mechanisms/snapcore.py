@@ -62,4 +62,4 @@ def _program() -> str:
     # The interpreter below a virtual environment: that one is for `sim`, and may not be visible in the machine.
     python = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
     found = f"python={python}; [ -x $python ] || python=python3  # a root tree of its own has a Python of its own"
-    return f'#!/bin/sh\n{found}\nexec $python -I -B {ARCHIVE} "$@"\n'
+    return f'#!/bin/sh\n{found}\nexec $python -I -S -B {ARCHIVE} "$@"\n'
