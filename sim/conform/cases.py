@@ -17,7 +17,7 @@ from sim.library import scenario_files, shipped
 from sim.load import load_all
 from sim.plan import expand
 from sim.planned import Params, Plan
-from sim.scenario import Mechanism, Scenario, Step
+from sim.scenario import Mechanism, Scenario, Step, Topology
 
 STACKS = ("ifcfg", "ifupdown")
 """Those on which a mechanism is tried that does not name the only one it works with."""
@@ -100,22 +100,45 @@ def stacks_for(mechanism: Mechanism) -> tuple[str, ...]:
 
 def cases_of(scenarios: Sequence[Scenario], mechanism: str) -> list[Case]:
     """All cases of these requirements, in their order. Raises BadInput."""
+    worlds = _Worlds(mechanism)
     found: list[Case] = []
     for scenario in scenarios:
-        for case in _cases(scenario, mechanism):
+        for case in _cases(scenario, worlds):
             found.append(replace(case, index=len(found)))
     return found
 
 
-def _cases(scenario: Scenario, mechanism: str) -> Iterator[Case]:
+class _Worlds:
+    """The subject alone on each topology and stack: planned once, however many requirements are tried there."""
+
+    def __init__(self, mechanism: str) -> None:
+        self.mechanism = mechanism
+        self.plans: dict[tuple[str, str | None, str], list[Plan]] = {}
+
+    def of(self, scenario: Scenario, topology: Topology) -> list[Plan]:
+        """A plan for each stack."""
+        key = topology.name, scenario.subject, str(scenario.file) if topology.name == scenario.name else ""
+        if key not in self.plans:
+            bare = replace(scenario, topology=topology, steps=(), change=None, recover=None)
+            first = expand(bare, {"mechanism": self.mechanism})[0]
+            plans = expand(bare, {"mechanism": self.mechanism, "stack": stacks_for(first.mechanism)})
+            self.plans[key] = [_alone(plan) for plan in plans]
+        return [replace(plan, scenario=scenario.name, file=scenario.file) for plan in self.plans[key]]
+
+
+def _alone(plan: Plan) -> Plan:
+    assert plan.subject is not None
+    machines = {plan.subject: plan.machines[plan.subject]}
+    params = Params(plan.params.stack, plan.params.mechanism)
+    return replace(plan, machines=machines, params=params, flows=(), listeners={})
+
+
+def _cases(scenario: Scenario, worlds: _Worlds) -> Iterator[Case]:
     requirement = scenario.requirement
     assert requirement is not None
     for name, steps in requirement.tries.items():
         for topology in (scenario.topology, *requirement.topologies):
-            bare = replace(scenario, topology=topology, steps=(), change=None, recover=None)
-            first = expand(bare, {"mechanism": mechanism})[0]
-            for stack in stacks_for(first.mechanism):
-                plan = expand(bare, {"mechanism": mechanism, "stack": stack})[0]
+            for plan in worlds.of(scenario, topology):
                 for apart in (False, True) if requirement.apart else (False,):
                     case = _case(requirement.id, name, steps, plan, topology.name, apart)
                     if topology is not scenario.topology:
@@ -125,16 +148,8 @@ def _cases(scenario: Scenario, mechanism: str) -> Iterator[Case]:
 
 
 def _case(identity: str, name: str, steps: tuple[Step, ...], plan: Plan, topology: str, apart: bool) -> Case:
-    assert plan.subject is not None
     cut = any(step.verb == "power-cut" or "power-cut" in step.args.get("by", ()) for step in trials.walk(steps))
-    params = Params(plan.params.stack, plan.params.mechanism, None, None, "lose-unsynced" if cut else "keep")
-    alone = replace(
-        plan,
-        params=replace(params, apart=apart),
-        machines={plan.subject: plan.machines[plan.subject]},
-        flows=(),
-        listeners={},
-    )
+    params = replace(plan.params, disk="lose-unsynced" if cut else "keep", apart=apart)
     lacks = [verb for verb in trials.VERBS if verb in trials.verbs_needed(steps) and not getattr(plan.mechanism, verb)]
     axis = trials.axis(steps)
     return Case(
@@ -142,7 +157,7 @@ def _case(identity: str, name: str, steps: tuple[Step, ...], plan: Plan, topolog
         requirement=identity,
         name=name,
         steps=steps,
-        plan=alone,
+        plan=replace(plan, params=params),
         stack=params.stack,
         topology=topology,
         reading=axis is not None and axis.args.get("calls") == "reading",

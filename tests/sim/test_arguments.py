@@ -72,7 +72,7 @@ def test_a_folder_with_nothing_but_requirements_has_no_runs(folder: Path) -> Non
 
 def test_they_are_validated_with_the_others_wherever_they_are(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert sim.cli.main(["validate", str(folder)]) == 0
-    assert capsys.readouterr().out == "1 scenario, 3 runs, 2 requirements: good\n"
+    assert capsys.readouterr().out == "1 scenario, 6 runs, 2 requirements: good\n"
     assert sim.cli.main(["validate", str(folder / "K2.sim.yaml")]) == 0
     assert capsys.readouterr().out == "0 scenarios, 0 runs, 1 requirement: good\n"
     text = (folder / "K2.sim.yaml").read_text()

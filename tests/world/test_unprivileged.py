@@ -176,7 +176,7 @@ def test_without_user_namespaces_all_is_skipped_with_the_switch_that_forbids_the
     os.chown(user.home, 0, 0)
     before = ["unshare", "--user", "--map-root-user", "sh", "-c", script, "sh"]
     said = user.run(user.write(MADE_UP), before=before)
-    assert said.verdicts == ["skip"] * 3, said.text
+    assert set(said.verdicts) == {"skip"}, said.text
     assert "user namespaces are switched off (sysctl user.max_user_namespaces=0)" in said.text
     assert said.status == 4, "nothing could run here"
 
@@ -186,7 +186,7 @@ def test_in_a_container_that_masks_proc_all_is_skipped(user: User) -> None:
     masked = next(path for path in ("/proc/keys", "/proc/timer_list", "/proc/kcore") if os.path.exists(path))
     before = ["unshare", "--mount", "sh", "-c", f'mount --bind /dev/null {masked} && exec "$@"', "sh"]
     said = user.run(user.write(MADE_UP), before=before)
-    assert said.verdicts == ["skip"] * 3, said.text
+    assert set(said.verdicts) == {"skip"}, said.text
     assert "mount proc on /proc" in said.text and "a container needs to be privileged" in said.text
     assert said.status == 4
 
