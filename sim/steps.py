@@ -5,6 +5,7 @@ An action returns a `Done`, or raises LabError when the laboratory could not do 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -13,6 +14,8 @@ import shutil
 import time
 from collections.abc import Callable
 from typing import Literal
+
+from pyroute2.netlink.exceptions import NetlinkError
 
 from sim import expect, guarded, mischief, stacks
 from sim.errors import LabError, Missing
@@ -28,6 +31,7 @@ from sim.world.sandbox import privileged_world
 
 WRONG_STATE = 199
 """The exit status by which a scenario means the mechanism's own `wrong-state`."""
+_NUD_PERMANENT, _NUD_NOARP = 0x80, 0x40  # linux/neighbour.h
 _FOREIGN = (errno.EPERM, errno.EACCES, errno.EOVERFLOW)
 """What a user namespace answers where a file belongs to somebody that it does not map, or to the kernel."""
 
@@ -339,6 +343,8 @@ def _expect(context: Context, step: Step) -> Done:
     """Poll until everything is so and stays so for `holds-for`, or until `within` after the last change is over."""
     deadline = context.last_act + float(step.args.get("within", 5.0))
     hold_s = float(step.args.get("holds-for", 0.0))
+    if any(outcome != "delivered" for _, outcome in step.args.get("flows", ())):
+        _forget_neighbours(context)
     watched = next((name for name in _asked_machines(context, step) if context.machine(name).on), None)
     events = Events(context.machine(watched)) if watched else None
     good_since: float | None = None
@@ -357,6 +363,22 @@ def _expect(context: Context, step: Step) -> Done:
             events.close()
     write_down()
     return Done("unmet" if problems else "done", problems=tuple(problems))
+
+
+def _forget_neighbours(context: Context) -> None:
+    """What the machines remember of each other goes: it can hide for a minute that nobody could get to know them anew.
+
+    (arp(7): an entry that is used is not asked for again before it has been stale for a while.)
+    """
+    for machine in context.lab.machines.values():
+        if not machine.on:
+            continue
+        for known in machine.running.ip.get_neighbours():
+            if known["state"] & (_NUD_PERMANENT | _NUD_NOARP) or known["flags"]:
+                continue  # somebody's own
+            with contextlib.suppress(NetlinkError):  # it has gone meanwhile
+                address = {"dst": known.get_attr("NDA_DST"), "ifindex": known["ifindex"], "family": known["family"]}
+                machine.running.ip.neigh("del", **address)
 
 
 def _asked_machines(context: Context, step: Step) -> list[str]:

@@ -189,9 +189,7 @@ def snapshot_from_json(data: bytes, what: str) -> Snapshot:
     try:
         entries = {path: entry_from_json(plain) for path, plain in document["entries"].items()}
         covers = tuple(
-            Cover(
-                c["family"], tuple(c["include"]), tuple(c["exclude"]), c["interface"], only=tuple(c.get("only", ()))
-            )
+            Cover(c["family"], tuple(c["include"]), tuple(c["exclude"]), c["interface"], only=tuple(c.get("only", ())))
             for c in document["covers"]
         )
         for path in (*entries, *(pattern for cover in covers for pattern in cover.include)):
