@@ -485,10 +485,22 @@ class _Rollback:
         if self.running is not None and self.running.has_work:
             self.take_down()
             left = [*left, *self.running.after_files()]
+            left = [*left, *self.rewritten(given)] if given is not None else left
         left = [*left, *self.failed]
         if given is None or left:
             raise Incomplete("what differs:", left)
         return given
+
+    def rewritten(self, given: restore.GivenBack) -> list[str]:
+        """What somebody has changed again while the running host was brought back. A resolver's file is the stack's to
+        write: that one is only told.
+        """
+        again = [
+            each for each in restore.compare(self.host, self.covers, self.saved)[1] if each.path not in self.spared
+        ]
+        resolver = [each for each in again if each.path == "etc/resolv.conf"]
+        self.notes.extend(f"written again since it was given back: {each}" for each in resolver)
+        return [f"changed again by others since it was given back: {each}" for each in again if each not in resolver]
 
     def before_placing(self, undone: list[Difference]) -> None:
         """The old files lie ready beside their places: marks the rollback, and takes down what they do not know."""
