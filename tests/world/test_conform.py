@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from sim.crash import chosen_seed
 
 BROKEN = sorted((Path(__file__).parents[1] / "data" / "broken").glob("*.yaml"))
 EVERY = os.environ.get("SIM_EVERY_POINT") == "1"
-SEED = chosen_seed()
+RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID", "")  # the same in all workers of a run, which must agree on the tests
+SEED = zlib.crc32(RUN.encode()) if RUN and "SIM_SEED" not in os.environ else chosen_seed()
 DRAWN = BROKEN if EVERY else sorted(random.Random(SEED).sample(BROKEN, 8))
 print(f"broken initscripts drawn by SIM_SEED={SEED}")
 
