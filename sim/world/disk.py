@@ -403,9 +403,51 @@ def copy_etc(root: str, to: str) -> str:
 
 
 def _copy(source: str, target: str) -> None:
-    done = subprocess.run(["cp", "-a", "--", source, target], check=False, capture_output=True, text=True)
-    if done.returncode:
-        raise LabError(f"cannot copy a disk: {done.stderr.strip()}")
+    """A copy of a folder with all that is in it, made in the order of names.
+
+    A folder of a tmpfs lists its entries in the order in which they were made, and cp(1) makes them in that of their
+    inodes, which come from one range for each processor: whoever lists the copy would see another order each time.
+    """
+    try:
+        _copy_folder(source, target, {})
+    except OSError as error:
+        raise LabError(f"cannot copy a disk: {error.strerror}: {error.filename}") from error
+
+
+def _copy_folder(source: str, target: str, links: dict[tuple[int, int], str]) -> None:
+    """`links`: what has several names, and the first of them in the copy."""
+    os.mkdir(target, 0o700)
+    for name in sorted(os.listdir(source)):
+        one, two = f"{source}/{name}", f"{target}/{name}"
+        status = os.lstat(one)
+        key = status.st_dev, status.st_ino
+        if stat.S_ISDIR(status.st_mode):
+            _copy_folder(one, two, links)
+            continue
+        if status.st_nlink > 1 and key in links:
+            os.link(links[key], two, follow_symlinks=False)
+            continue
+        links[key] = two
+        if stat.S_ISLNK(status.st_mode):
+            os.symlink(os.readlink(one), two)
+        elif stat.S_ISREG(status.st_mode):
+            shutil.copyfile(one, two)
+        elif stat.S_ISSOCK(status.st_mode):
+            continue  # nobody listens any more
+        else:
+            os.mknod(two, status.st_mode, status.st_rdev)
+        _copy_metadata(one, two, status)
+    _copy_metadata(source, target, os.lstat(source))
+
+
+def _copy_metadata(source: str, target: str, status: os.stat_result) -> None:
+    with contextlib.suppress(PermissionError):  # of a user that a namespace does not map
+        os.chown(target, status.st_uid, status.st_gid, follow_symlinks=False)
+    for name in os.listxattr(source, follow_symlinks=False):
+        os.setxattr(target, name, os.getxattr(source, name, follow_symlinks=False), follow_symlinks=False)
+    if not stat.S_ISLNK(status.st_mode):
+        os.chmod(target, stat.S_IMODE(status.st_mode))
+    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns), follow_symlinks=False)
 
 
 def _escape(path: str) -> str:

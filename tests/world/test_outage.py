@@ -59,7 +59,7 @@ def test_an_interface_that_did_not_change_is_never_out_and_its_connection_lives_
     assert said.verdicts == ["pass"], said.why()
     kept, broken = flows(said)["client2 -> server"], flows(said)["client1 -> server"]
     assert kept["lost"] == 0 and kept["sent"] > 300
-    assert 0 < broken["lost"] < broken["sent"] and broken["outage_ms"] >= broken["lost"] * 0.9
+    assert 0 < broken["lost"] < broken["sent"] and broken["outage_ms"] > 100  # the longest; `lost` counts all of them
     assert findings(said, "connection")[0][0] == "pass"
 
 

@@ -10,12 +10,14 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from made_up import MADE_UP, command
+from made_up import MADE_UP as ALL_RECOVERIES
+from made_up import command
 from test_leaks import all_ended, processes_of
 
 pytest_plugins = ["pytester"]
 pytestmark = pytest.mark.world
 
+MADE_UP = ALL_RECOVERIES + "recover: [rollback, reboot, crash]\n"
 UNKNOWN = MADE_UP.replace("addresses: [192.0.2.110/24]", "addresses: [192.0.2.10/24, 192.0.2.110/24]")
 
 
