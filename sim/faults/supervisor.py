@@ -24,6 +24,8 @@ from sim.faults.order import Order, Point
 from sim.world import kernel
 
 _AT_FDCWD = -100
+DEATH_S = 5.0
+"""How long a process may take to die of a signal."""
 RETURN_S = 2.0
 """How long a call that was let go may take until the next one is looked at all the same."""
 
@@ -69,10 +71,12 @@ class Supervisor:
         self._acknowledged()
         return self.points
 
-    def release(self) -> None:
-        """What stands still before its point goes on."""
+    def release(self, killed_by: int = 0) -> None:
+        """What stands still before its point goes on. `killed_by`: a signal that was sent to it: first it dies of that,
+        unless it catches or ignores it. (An answer could be faster than the signal, and the call be made after all.)
+        """
         self.stopped = None
-        self.socket.send(json.dumps({"do": "release"}).encode())
+        self.socket.send(json.dumps({"do": "release", "signal": killed_by}).encode())
         self._acknowledged()
 
     def hear(self) -> None:
@@ -168,6 +172,8 @@ class _Loop:
             self.count = _Count(Order(**{**order, "calls": tuple(order["calls"])}))
         elif message["do"] == "release":
             for waiting in self.held:
+                if message["signal"]:
+                    _wait_dead(waiting.process, message["signal"])
                 seccomp.let_go(self.descriptor, waiting)
             self.held.clear()
         else:
@@ -390,6 +396,25 @@ def _command(process: int) -> str:
             return os.fsdecode(file.read().rstrip(b"\0").replace(b"\0", b" "))
     except OSError:
         return "?"
+
+
+def _wait_dead(process: int, number: int) -> None:
+    """Until a thread has died of a signal, if it will (proc(5), status: SigIgn, SigCgt)."""
+    try:
+        with open(f"/proc/{process}/status", encoding="ascii", errors="replace") as lines:
+            fields = dict(line.split(":", 1) for line in lines)
+        caught = int(fields["SigIgn"], 16) | int(fields["SigCgt"], 16)
+        if caught >> (number - 1) & 1 and number != signal.SIGKILL:
+            return
+        descriptor = os.pidfd_open(int(fields["Tgid"]))
+    except (OSError, KeyError, ValueError):
+        return  # it is gone
+    try:
+        poller = select.poll()
+        poller.register(descriptor, select.POLLIN)
+        poller.poll(int(DEATH_S * 1000))
+    finally:
+        os.close(descriptor)
 
 
 def _state(process: int) -> str:

@@ -251,7 +251,7 @@ class Machine:
             raise LabError(f"PID 1 of {self.plan.name} sends no signal")
         if self.supervisor is not None:
             self.supervisor.disarm()
-            self.supervisor.release()
+            self.supervisor.release(number)
 
     def on_terminal(self, words: Sequence[str]) -> tuple[int, int]:
         """Start a program on a new terminal of the machine (pts(4)); returns our end of it and the job's number."""
