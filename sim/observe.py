@@ -69,6 +69,8 @@ _FAMILIES = {2: "v4", 10: "v6"}
 _CLONED = 0x200  # RTM_F_CLONED: the cache
 _RULE_ACTIONS = {6: "blackhole", 7: "unreachable", 8: "prohibit"}
 RANDOM = "random"
+_PASSING = "/etc/resolv.conf.dhclient-new."
+"""What dhclient-script(8) writes before it renames it: a lease may come at any time."""
 
 
 def read_state(machine: Machine, patterns: Sequence[str], ignored: Sequence[str], excluded: Sequence[str]) -> State:
@@ -147,6 +149,8 @@ def read_files(disk: Disk, excluded: Sequence[str]) -> Iterator[tuple[str, dict[
     """(path, entry) of everything below /etc that differs from the root tree as a new disk shows it."""
     for path, upper, lower in sorted(disk.walk("etc")):
         if any(path == folder or path.startswith(folder.rstrip("/") + "/") for folder in excluded):
+            continue
+        if path.startswith(_PASSING):
             continue
         hidden = _starts_empty(path)
         now = entry(upper)

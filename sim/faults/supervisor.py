@@ -433,6 +433,7 @@ def disk_mounts(process: int) -> list[int]:
         for line in lines:
             words = line.split()
             kind = words[words.index("-") + 1]
-            if kind in ("overlay", "ext4"):
+            writable = "rw" in words[5].split(",")  # not what is only shown to it
+            if kind == "overlay" or (kind == "ext4" and writable):
                 found.append(int(words[0]))
     return found

@@ -308,6 +308,7 @@ class Disk:
 
     def keep(self, where: str) -> None:
         """Copy all that survives to a folder (not while the machine is on and writing)."""
+        shutil.rmtree(where, ignore_errors=True)
         _copy(self.home, where)
 
     def restore(self, where: str) -> None:
