@@ -40,11 +40,14 @@ def builtin_script(name: str, about: str) -> str:
     """A POSIX shell program that hands its arguments to PID 1 and exits with what comes back.
 
     PID 1 has everything loaded, so the program costs a few milliseconds, and needs nothing of the root tree
-    but a shell and mkfifo.
+    but a shell and mkfifo. PID 1 takes its stdout from number 3: number 1 is the request while that is written.
     """
     return f"""#!/bin/sh
 # {about}
 # The work is done in a fork of PID 1 of this simulated machine.
+[ -e /proc/$$/fd/1 ] || exec > /dev/null
+[ -e /proc/$$/fd/2 ] || exec 2> /dev/null
+exec 3>&1
 reply=/run/sim/reply.$$
 mkfifo -m 600 "$reply" || exit 1
 trap 'rm -f "$reply"' EXIT

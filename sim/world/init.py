@@ -215,18 +215,21 @@ class Init:
 
     def _on_request(self, requests: int) -> None:
         """A program of the embedded stack: `PID NUL NAME NUL COUNT NUL ARGUMENT NUL …`, in one write to a fifo."""
-        words = os.read(requests, 1 << 16).split(b"\0")[:-1]
-        while len(words) >= 3:
-            process, name, count = int(words[0]), os.fsdecode(words[1]), int(words[2])
-            arguments = [os.fsdecode(word) for word in words[3 : 3 + count]]
-            words = words[3 + count :]
-            self._lend(process, name, arguments)
+        data = os.read(requests, 1 << 16)
+        words = [os.fsdecode(word) for word in data.split(b"\0")[:-1]]
+        try:
+            while words:
+                process, name, count = int(words[0]), words[1], int(words[2])
+                self._lend(process, name, words[3 : 3 + count])
+                del words[: 3 + count]
+        except (ValueError, IndexError, OverflowError):
+            self.say(event="note", text=f"{REQUESTS}: no request: {data!r}")
 
     def _lend(self, process: int, name: str, arguments: list[str]) -> None:
         reply = f"/run/sim/reply.{process}"
         program = self.boot.builtins.get(name)
         try:
-            outputs = [kernel.fd_of(process, 1), kernel.fd_of(process, 2)]
+            outputs = [kernel.fd_of(process, 3), kernel.fd_of(process, 2)]
         except OSError:
             return  # the caller is gone
         if program is None:

@@ -163,8 +163,10 @@ class Machine:
             _keep_only(control.fileno())
             root.build(self.disk, f"{self.disk.home}.root", str(uuid.uuid4()))
             init.become(boot, control)
-        except OSError as error:
-            why = f"{error.strerror}: {error.filename}" if error.filename else str(error)
+        except Exception as error:  # noqa: BLE001 (the last frame of a process: it is said by the laboratory)
+            why = f"{type(error).__name__}: {error}"
+            if isinstance(error, OSError):
+                why = f"{error.strerror}: {error.filename}" if error.filename else str(error)
             control.send(json.dumps({"event": "failed", "text": why}).encode())
             os._exit(1)
 
