@@ -99,8 +99,9 @@ def outcomes(said: Said) -> list[tuple[str, str | None, str]]:
 def test_verdicts_are_those_of_root(user: User, sim_run: Callable[..., Said]) -> None:
     files = [SCENARIOS / "files/changed-file.sim.yaml", SCENARIOS / "boot/broken-after-reboot.sim.yaml"]
     for file in files:
-        mine, theirs = (call(str(file), "--recover", "rollback,reboot,timeout") for call in (user.run, sim_run))
-        assert outcomes(mine) == outcomes(theirs)
+        options = ("--recover", "rollback,reboot,timeout")
+        mine, theirs = user.run(str(file), *options), sim_run(file, *options)
+        assert outcomes(mine) == outcomes(theirs), mine.text + theirs.text
         assert set(mine.verdicts) == {"pass"}, mine.text
         assert mine.status == 0
 
