@@ -18,7 +18,8 @@ UP = "Bringing up interface eth0: ok\n"
 def test_output_is_the_callers_though_its_request_takes_long_to_write() -> None:
     """The caller's stdout is the request until its shell gets to put it back; PID 1 may be quicker than that."""
     written = f"^printf .* > {REQUESTS}"
-    slow = rf"s|\(printf .*\) > {REQUESTS}|{{ \1; until ip address show dev eth0 \| grep -q 192; do :; done; }} > {REQUESTS}|"
+    done = "until ip address show dev eth0 \\| grep -q 192; do :; done"
+    slow = rf"s|\(printf .*\) > {REQUESTS}|{{ \1; {done}; }} > {REQUESTS}|"
 
     def work() -> tuple[str, str]:
         server = Server("ifcfg", CONFIG)
