@@ -7,8 +7,7 @@ import time
 
 from snapcore import profiles, transaction
 from snapcore.errors import RolledBackInstead, SnapcoreError
-from snapcore.host import Host
-from snapcore.store import Store
+from snapcore.opened import Opened
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,7 +74,7 @@ class Transaction:
     def __enter__(self) -> Transaction:
         covers = [profile.cover() for profile in profiles.chosen(self._profiles)]
         terms = self._terms._replace(kernel=self._saves_kernel())
-        with _ports(self.root) as (host, store):
+        with Opened(self.root) as (host, store):
             self._token = transaction.begin(host, store, covers, terms).token
         if self.timeout_s is not None:
             self._ends = time.monotonic() + self.timeout_s
@@ -93,7 +92,7 @@ class Transaction:
     def touch(self, *paths: str) -> None:
         """Announces a change to files, as `snapcore touch` does."""
         below = [transaction.path_below(self.root, path) for path in paths]
-        with _ports(self.root) as (host, store):
+        with Opened(self.root) as (host, store):
             transaction.touch(host, store, below, transaction.Claim(self._token))
 
     def __exit__(
@@ -108,25 +107,10 @@ class Transaction:
         if self.timeout_s is not None and time.monotonic() > self._ends:
             self._roll_back()
             raise RolledBackInstead(f"the block took longer than {self.timeout_s:g} s: rolled back")
-        with _ports(self.root) as (host, store):
+        with Opened(self.root) as (host, store):
             transaction.commit(host, store, transaction.Claim(self._token))
 
     def _roll_back(self) -> None:
-        with _ports(self.root) as (host, store):
+        with Opened(self.root) as (host, store):
             done = transaction.rollback(host, store, transaction.Claim(self._token))
         self.undone, self.undone_in_kernel = done.undone, list(done.kernel)
-
-
-class _ports:
-    """`with _ports(root) as (host, store)`: opened for one verb, since a lock lasts as long as they are open."""
-
-    def __init__(self, root: str) -> None:
-        self._host = Host(root)
-        self._store = Store(self._host.tree)
-
-    def __enter__(self) -> tuple[Host, Store]:
-        return self._host, self._store
-
-    def __exit__(self, *_: object) -> None:
-        self._store.close()
-        self._host.close()

@@ -26,6 +26,7 @@ from snapcore.errors import (
     Usage,
     WrongState,
 )
+from snapcore.opened import Opened
 from snapcore.transaction import Claim
 from snapcore.values import NamedTuple
 from snapcore.waiting import QUIT, Signals, process
@@ -226,7 +227,7 @@ class _Attempt:
         self.child: subprocess.Popen[bytes] | None = None
         self.problem = ""
         """What the probes said last that did not pass."""
-        with guard.Ports(root) as (host, store):
+        with Opened(root) as (host, store):
             notes = guard.undo_expired(host, store)
             opened = guard.begin(host, store, wish.covers, wish.terms)
         for note in (*notes, *opened.notes):
@@ -254,7 +255,7 @@ class _Attempt:
 
     def look(self) -> float:
         """Seconds until the deadline. `_Ended`, `_Enough`."""
-        with guard.Ports(self.root) as (_, store):
+        with Opened(self.root) as (_, store):
             record = store.record()
             if record is None or record.id != self.record.id:
                 raise _Ended(self._ended_by(store))
@@ -294,7 +295,7 @@ class _Attempt:
     def _note_child(self, pid: int) -> None:
         """Has the watcher know what is to be stopped. Where that can't be written, we are still there."""
         try:
-            with guard.Ports(self.root) as (_, store):
+            with Opened(self.root) as (_, store):
                 store.lock()
                 record = store.record()
                 if record is not None and record.id == self.record.id:
@@ -359,7 +360,7 @@ class _Attempt:
     def keep(self) -> Outcome:
         """Commits, unless the deadline was quicker."""
         try:
-            with guard.Ports(self.root) as (host, store):
+            with Opened(self.root) as (host, store):
                 try:
                     done = guard.commit(host, store, Claim(self.token))
                 except WrongState as error:
@@ -401,7 +402,7 @@ class _Attempt:
                 return self._rolled_back(why)._replace(undone=done.undone, kernel=done.kernel, notes=done.notes)
 
     def _give_back(self) -> RolledBack:
-        with guard.Ports(self.root) as (host, store):
+        with Opened(self.root) as (host, store):
             store.lock()
             record = store.record()
             if record is None or record.id != self.record.id:

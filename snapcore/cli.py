@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from snapcore.attempt import Outcome
     from snapcore.diff import Difference
     from snapcore.host import Host
+    from snapcore.opened import Opened
     from snapcore.running import Ways
     from snapcore.store import Record, Store
     from snapcore.transaction import Terms
@@ -85,26 +86,13 @@ def _refuse(error: SnapcoreError, as_json: bool) -> int:
     return error.status
 
 
-class _Ports:
-    """`with _Ports(arguments) as (host, store)`."""
+def _opened(arguments: Arguments) -> Opened:
+    from snapcore.opened import Opened
 
-    def __init__(self, arguments: Arguments) -> None:
-        from snapcore.host import Host
-        from snapcore.store import Store
-
-        self.host: Host = Host(arguments.root)
-        self.store: Store = Store(self.host.tree)
-
-        self._sees_to_deadlines = arguments.verb in SEE_TO_DEADLINES
-
-    def __enter__(self) -> tuple[Host, Store]:
-        if self._sees_to_deadlines:
-            _undo_expired(self.host, self.store)
-        return self.host, self.store
-
-    def __exit__(self, *_: object) -> None:
-        self.store.close()
-        self.host.close()
+    opened = Opened(arguments.root)
+    if arguments.verb in SEE_TO_DEADLINES:
+        _undo_expired(opened.host, opened.store)
+    return opened
 
 
 SEE_TO_DEADLINES = frozenset(["begin", "touch", "extend", "save", "load", "delete", "prune", "status"])
@@ -193,7 +181,7 @@ def _extend(arguments: Arguments) -> int:
     from snapcore import guard, transaction
 
     more_s = guard.seconds(arguments.operands[0], "extend")
-    with _Ports(arguments) as (host, store):
+    with _opened(arguments) as (host, store):
         record = guard.extend(host, store, more_s, transaction.Claim(arguments.token, arguments.force))
     if arguments.json:
         return _print_json({"status": 0, "state": "open", "id": record.id, "deadline": record.deadline})
@@ -258,7 +246,7 @@ def _begin(arguments: Arguments) -> int:
     covers = [profile.cover() for profile in profiles.chosen(arguments.profile)]
     terms, notes = _terms(arguments)
     terms = _guarded_terms(arguments, terms)
-    with _Ports(arguments) as (host, store):
+    with _opened(arguments) as (host, store):
         if terms.timeout_s:
             from snapcore import guard
 
@@ -283,7 +271,7 @@ def _touch(arguments: Arguments) -> int:
     from snapcore import transaction
 
     paths = [transaction.path_below(arguments.root, path) for path in arguments.operands]
-    with _Ports(arguments) as (host, store):
+    with _opened(arguments) as (host, store):
         record = transaction.touch(host, store, paths, transaction.Claim(arguments.token, arguments.force))
     if arguments.json:
         touched = ["/" + path for path in record.touched]
@@ -294,7 +282,7 @@ def _touch(arguments: Arguments) -> int:
 def _commit(arguments: Arguments) -> int:
     from snapcore import guard, transaction
 
-    with _Ports(arguments) as (host, store):
+    with _opened(arguments) as (host, store):
         done = guard.commit(host, store, transaction.Claim(arguments.token, arguments.force))
     _notes(done.notes)
     if arguments.json:
@@ -307,7 +295,7 @@ def _rollback(arguments: Arguments) -> int:
     from snapcore import transaction
 
     _outlive_the_terminal()
-    with _Ports(arguments) as (host, store):
+    with _opened(arguments) as (host, store):
         claim = transaction.Claim(arguments.token, arguments.force)
         done = transaction.rollback(host, store, claim, _ways(arguments))
     return _rolled_back(done, arguments)
@@ -317,7 +305,7 @@ def _boot(arguments: Arguments) -> int:
     from snapcore import transaction
     from snapcore.words import log
 
-    with _Ports(arguments) as (host, store):
+    with _opened(arguments) as (host, store):
         if not store.has_record():
             return _print_json({"status": 0, "state": "none", "undone": []}) if arguments.json else EXIT_DONE
         try:
@@ -362,7 +350,7 @@ def _save(arguments: Arguments) -> int:
     from snapcore import profiles, snapshots
 
     covers = [profile.cover() for profile in profiles.chosen(arguments.profile)]
-    with _Ports(arguments) as (host, store):
+    with _opened(arguments) as (host, store):
         saved = snapshots.save(host, store, arguments.operands[0], covers, arguments.label)
     if arguments.json:
         return _print_json({"status": 0, "snapshot": snapshots.describe(saved)})
@@ -372,7 +360,7 @@ def _save(arguments: Arguments) -> int:
 def _list(arguments: Arguments) -> int:
     from snapcore import snapshots
 
-    with _Ports(arguments) as (_, store):
+    with _opened(arguments) as (_, store):
         found = snapshots.every(store) if store.exists() else []
     if arguments.json:
         return _print_json({"status": 0, "snapshots": [snapshots.describe(each) for each in found]})
@@ -385,7 +373,7 @@ def _list(arguments: Arguments) -> int:
 def _show(arguments: Arguments) -> int:
     from snapcore import snapshots, state
 
-    with _Ports(arguments) as (_, store):
+    with _opened(arguments) as (_, store):
         reader = snapshots.open_one(store, arguments.operands[0] if arguments.operands else "")
         reader.close()
     snapshot = reader.snapshot
@@ -402,7 +390,7 @@ def _diff(arguments: Arguments) -> int:
     from snapcore import snapshots
 
     names = [*arguments.operands, "", ""]
-    with _Ports(arguments) as (host, store):
+    with _opened(arguments) as (host, store):
         found = snapshots.compare(host, store, names[0], names[1])
         kernel, notes = ([], []) if names[0] or arguments.no_kernel else snapshots.compare_kernel(host, store)
     _notes(notes)
@@ -417,7 +405,7 @@ def _diff(arguments: Arguments) -> int:
 def _plan(arguments: Arguments) -> int:
     from snapcore import snapshots
 
-    with _Ports(arguments) as (host, store):
+    with _opened(arguments) as (host, store):
         name = arguments.operands[0] if arguments.operands else ""
         steps, notes = snapshots.plan(host, store, name, _ways(arguments))
     _notes(notes)
@@ -436,7 +424,7 @@ def _load(arguments: Arguments) -> int:
 
     _outlive_the_terminal()
     claim = transaction.Claim(arguments.token, arguments.force)
-    with _Ports(arguments) as (host, store):
+    with _opened(arguments) as (host, store):
         apply = _is_this_host(arguments.root) and not arguments.no_kernel
         loaded = snapshots.load(host, store, arguments.operands[0], claim, apply)
     _notes(loaded.notes)
@@ -450,7 +438,7 @@ def _load(arguments: Arguments) -> int:
 def _delete(arguments: Arguments) -> int:
     from snapcore import snapshots
 
-    with _Ports(arguments) as (_, store):
+    with _opened(arguments) as (_, store):
         snapshots.delete(store, arguments.operands[0])
     return _print_json({"status": 0}) if arguments.json else EXIT_DONE
 
@@ -460,7 +448,7 @@ def _prune(arguments: Arguments) -> int:
 
     if not arguments.keep.isdecimal():
         raise Usage(f"--keep {arguments.keep}: a number of snapshots is wanted")
-    with _Ports(arguments) as (_, store):
+    with _opened(arguments) as (_, store):
         gone = snapshots.prune(store, int(arguments.keep))
     if arguments.json:
         return _print_json({"status": 0, "deleted": gone})
@@ -519,7 +507,7 @@ def _guarded(arguments: Arguments, store: Store) -> tuple[Record | None, dict[st
     from snapcore import guard
     from snapcore.words import left_s
 
-    with _Ports(arguments):
+    with _opened(arguments):
         record = store.record()
     if record is None:
         return None, {}

@@ -14,8 +14,6 @@ import sys
 
 from snapcore import phase, transaction
 from snapcore.errors import Corrupt, DeadlinePassed, Incomplete, Locked, NotSaved, RolledBackInstead, Usage, WrongState
-from snapcore.host import Host
-from snapcore.store import Store
 from snapcore.values import NamedTuple
 from snapcore.waiting import process, signal_group
 from snapcore.words import left_s, now, process_fields, process_name, reason
@@ -24,8 +22,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from snapcore.host import Host
     from snapcore.state import Cover
-    from snapcore.store import Process, Record
+    from snapcore.store import Process, Record, Store
     from snapcore.transaction import Begun, Claim, Committed, RolledBack, Terms
 
 READY_S = 20.0
@@ -43,21 +42,6 @@ class Begin(NamedTuple):
 
     begun: Begun
     notes: list[str]
-
-
-class Ports:
-    """`with Ports(root) as (host, store)`: opened for one verb, since a lock lasts as long as they are open."""
-
-    def __init__(self, root: str) -> None:
-        self._host = Host(root)
-        self._store = Store(self._host.tree)
-
-    def __enter__(self) -> tuple[Host, Store]:
-        return self._host, self._store
-
-    def __exit__(self, *_: object) -> None:
-        self._store.close()
-        self._host.close()
 
 
 def seconds(text: str, what: str) -> float:

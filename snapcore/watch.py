@@ -12,6 +12,7 @@ import os
 
 from snapcore import guard
 from snapcore.errors import Corrupt, Incomplete, Locked, SnapcoreError
+from snapcore.opened import Opened
 from snapcore.waiting import Signals, alive, pidfd
 from snapcore.words import left_s, log, reason
 
@@ -61,7 +62,7 @@ def _detach() -> None:
 def _hold(root: str, record: Record) -> int:
     """Locks the watcher's file and writes our number into it; -1 where the disk does not let us."""
     try:
-        with guard.Ports(root) as (_, store):
+        with Opened(root) as (_, store):
             fd = store.watcher(record, make=True)
     except OSError:
         return -1
@@ -120,7 +121,7 @@ class _Watcher:
 
     def read(self) -> Record | None:
         """The record; None where the transaction has ended. `OSError`, `Corrupt` where it can't be told."""
-        with guard.Ports(self.root) as (_, store):
+        with Opened(self.root) as (_, store):
             record = store.record()
         return record if record is not None and record.id == self.id else None
 
@@ -164,7 +165,7 @@ class _Watcher:
         """Whether this was the last that was to be done."""
         attempts = ATTEMPTS
         try:
-            with guard.Ports(self.root) as (host, store):
+            with Opened(self.root) as (host, store):
                 store.lock()
                 record = store.record()
                 if record is None or record.id != self.id:
