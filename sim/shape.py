@@ -8,6 +8,7 @@ can: whether a machine exists is for `check` alone.
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -51,7 +52,7 @@ class Context:
         return self.add(node, f"unknown {kind} {shown(value)}; {nearest(value, self.names[kind])}")
 
 
-class Shape:
+class Shape(ABC):
     """Base: a shape accepts one kind of node."""
 
     what: str  # not for those that make it in `valid`
@@ -60,13 +61,13 @@ class Shape:
         """What is valid, for messages."""
         return self.what
 
+    @abstractmethod
     def check(self, node: Node, context: Context) -> Any:
         """The value, or INVALID after noting the mistake."""
-        raise NotImplementedError
 
+    @abstractmethod
     def schema(self) -> Schema:
         """The same as JSON Schema (draft-07)."""
-        raise NotImplementedError
 
     def refuse(self, node: Node, context: Context) -> Any:
         """Note that `node` is not of this shape."""

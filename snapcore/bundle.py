@@ -115,7 +115,7 @@ def _put_aside(path: str) -> bytes:
         with open(importlib.util.cache_from_source(path), "rb") as file:
             data = file.read()
         status = os.stat(path)
-    except (OSError, NotImplementedError):
+    except (OSError, NotImplementedError):  # the latter where Python puts nothing aside (PEP 3147, cache_tag)
         return b""
     wanted = (0, int(status.st_mtime) & 0xFFFFFFFF, status.st_size & 0xFFFFFFFF)
     valid = data[:4] == importlib.util.MAGIC_NUMBER and len(data) > 16 and struct.unpack("<III", data[4:16]) == wanted

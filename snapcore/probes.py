@@ -13,6 +13,7 @@ import os
 import socket
 import struct
 import time
+from abc import ABC, abstractmethod
 
 from snapcore.errors import Usage
 from snapcore.files import shown
@@ -53,16 +54,16 @@ class Result(NamedTuple):
     """Why not; or what was seen."""
 
 
-class Probe:
+class Probe(ABC):
     """One probe. `measure` returns what it saw, or raises `Failed` or `OSError`."""
 
     def __init__(self, spec: str, value: str) -> None:
         self.spec = spec
         self.value = value
 
+    @abstractmethod
     def measure(self, until: float) -> str:
         """`until`: time.monotonic() by which it has to be done."""
-        raise NotImplementedError
 
     def _wrong(self, what: str) -> Usage:
         return Usage(f"probe {shown(self.spec)}: {what}; valid: {KINDS[self.spec.partition(':')[0]]}")
