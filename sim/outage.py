@@ -17,10 +17,8 @@ import itertools
 import json
 import os
 import select
-import signal
 import socket
 import struct
-import sys
 import time
 from array import array
 from bisect import bisect_left
@@ -41,7 +39,7 @@ from sim.probe import (
     open_socket,
 )
 from sim.scenario import Flow
-from sim.world import kernel
+from sim.world import assistant, kernel
 
 INTERVAL_S = 0.001
 CALM_S = 0.003
@@ -184,23 +182,7 @@ class Meter:
     """Fork it before a `Lab` is made. Raises LabError when its process is gone."""
 
     def __init__(self) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        laboratory = os.getpid()
-        self.process = os.fork()
-        if self.process == 0:
-            status = 1
-            try:
-                ours.close()
-                kernel.die_with_parent(signal.SIGKILL, laboratory)
-                _keep_the_beat()
-                _Loop(theirs).run()
-                status = 0
-            except BaseException:  # noqa: BLE001  # the last frame of a process
-                sys.excepthook(*sys.exc_info())
-            finally:
-                os._exit(status)
-        theirs.close()
-        self.socket = ours
+        self.process, self.socket = assistant.start(_measure)
         self.began: float | None = None
 
     def on(self, machine: str, netns: int) -> None:
@@ -249,14 +231,15 @@ class Meter:
         return json.loads(data)
 
 
-def _keep_the_beat() -> None:
+# -- its own process -----------------------------------------------------------------------------------------------
+
+
+def _measure(control: socket.socket) -> None:
     """Before all others, where that is allowed (sched(7)); no pauses for garbage."""
     gc.disable()
     with contextlib.suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
-
-
-# -- its own process -----------------------------------------------------------------------------------------------
+    _Loop(control).run()
 
 
 @dataclass

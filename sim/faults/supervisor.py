@@ -21,7 +21,7 @@ from sim.faults.calls import CREATE, DISK_CALLS, READING_CALLS, REGULAR_ONLY, Ca
 from sim.faults.filter import Notification
 from sim.faults.lines import Lines
 from sim.faults.order import Order, Point
-from sim.world import kernel
+from sim.world import assistant, kernel
 
 _AT_FDCWD = -100
 DEATH_S = 5.0
@@ -34,21 +34,8 @@ class Supervisor:
     """The laboratory's end."""
 
     def __init__(self) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         seccomp.prepare()
-        laboratory = os.getpid()
-        self.process = os.fork()
-        if self.process == 0:
-            status = 1
-            try:
-                ours.close()
-                kernel.die_with_parent(signal.SIGKILL, laboratory)
-                _Loop(theirs).run()
-                status = 0
-            finally:
-                os._exit(status)
-        theirs.close()
-        self.socket = ours
+        self.process, self.socket = assistant.start(lambda control: _Loop(control).run())
         self.points: list[Point] = []
         self.stopped: Point | None = None
         self.injected = 0
