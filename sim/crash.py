@@ -230,7 +230,7 @@ class Bench:
         """A disk that is in every respect the one that another point has left need not be booted again."""
         if not isinstance(self.disk, ImageDisk):
             return self._judge(number, point, which, began)
-        key = self.disk.fingerprint(), point is None
+        key = self.disk.fingerprint(exact=True), point is None
         known = self.judged.get(key)
         if known is not None:
             return dataclasses.replace(known, at=number, image=which, seconds=_since(began))

@@ -6,12 +6,10 @@ is not started: nothing here asks about the network (the requirements that do ar
 
 from __future__ import annotations
 
-import hashlib
 import os
 import signal
-import stat
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,10 +55,10 @@ class Stand:
 
     case: Case
     hooks: list[Mapping[str, Any]] = field(default_factory=list)
-    sound: set[str] = field(default_factory=set)  # disks from which everything was seen to work
-    kept: dict[str, tuple[str, Any]] = field(
-        default_factory=dict
-    )  # what a disk was kept as -> file, what is known of it
+    sound: set[str] = field(default_factory=set)
+    """Fingerprints of disks from which everything was seen to work."""
+    kept: dict[str, tuple[str, Any]] = field(default_factory=dict)
+    """What a disk was kept as -> file, what is known of it."""
 
     def __post_init__(self) -> None:
         plan = self.case.plan
@@ -196,7 +194,7 @@ class Stand:
         self.supervisor.stopped = None
         self.supervisor.disarm()
         first, other = self.job, self.start(verb)
-        in_time = self.machine.wait_for(other, PATIENCE_S)
+        self.machine.wait_for(other, PATIENCE_S)
         self.supervisor.release()
         deadline = time.monotonic() + VERB_S
         ended = []
@@ -265,31 +263,3 @@ class Stand:
             for _, _, names in os.walk(place):
                 count += len(names)
         return count
-
-    def fingerprint(self) -> str:
-        """The same for two disks if they hold the same names, types, modes, owners, attributes and content."""
-        found = hashlib.sha256()
-        for layer in self.disk.layers:
-            for path in _below(layer.upper):
-                found.update(repr((path[len(layer.upper) :], *_described(path))).encode("utf-8", "surrogateescape"))
-        return found.hexdigest()
-
-
-def _below(top: str) -> Iterator[str]:
-    for folder, folders, names in os.walk(top):
-        folders.sort()
-        for name in sorted((*folders, *names)):
-            yield os.path.join(folder, name)
-
-
-def _described(path: str) -> tuple[Any, ...]:
-    status = os.lstat(path)
-    names = sorted(os.listxattr(path, follow_symlinks=False))
-    attributes = [(name, os.getxattr(path, name, follow_symlinks=False)) for name in names]
-    content = b""
-    if stat.S_ISLNK(status.st_mode):
-        content = os.fsencode(os.readlink(path))
-    elif stat.S_ISREG(status.st_mode):
-        with open(path, "rb") as file:
-            content = file.read()
-    return status.st_mode, status.st_uid, status.st_gid, status.st_rdev, attributes, content

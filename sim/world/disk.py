@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import grp
+import hashlib
 import os
 import pwd
 import re
@@ -22,6 +23,7 @@ import stat
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sim.errors import LabError, Missing
 from sim.scenario import FileText
@@ -319,6 +321,20 @@ class Disk:
             shutil.rmtree(layer.work, ignore_errors=True)
             os.makedirs(layer.work)
 
+    def fingerprint(self, exact: bool) -> str:
+        """The same for two disks that hold the same names, types, modes, owners, attributes and content.
+
+        `exact`: only if a machine can tell nothing between them: inodes, numbers of links, times and sizes too.
+        """
+        found = hashlib.sha256()
+        for layer in self.layers:
+            for folder, folders, names in os.walk(layer.upper):
+                folders.sort()
+                for path in sorted(os.path.join(folder, name) for name in (*folders, *names)):
+                    described = (layer.at, path[len(layer.upper) :], *_described(path, exact))
+                    found.update(repr(described).encode("utf-8", "surrogateescape"))
+        return found.hexdigest()
+
     def walk(self, below: str) -> Iterator[tuple[str, str, str]]:
         """All that was ever written below a folder: (absolute path in the machine, upper path, lower path)."""
         below = below.strip("/")
@@ -331,6 +347,21 @@ class Disk:
                     upper = os.path.join(folder, name)
                     inner = os.path.relpath(upper, layer.upper)
                     yield "/" + os.path.join(layer.at, inner), upper, os.path.join(layer.lower, inner)
+
+
+def _described(path: str, exact: bool) -> tuple[Any, ...]:
+    status = os.lstat(path)
+    fields = status.st_mode, status.st_uid, status.st_gid, status.st_rdev
+    marks = (status.st_ino, status.st_nlink, status.st_size, status.st_mtime_ns, status.st_ctime_ns) if exact else ()
+    names = os.listxattr(path, follow_symlinks=False)
+    attributes = [(name, os.getxattr(path, name, follow_symlinks=False)) for name in sorted(names)]
+    content = b""
+    if stat.S_ISLNK(status.st_mode):
+        content = os.fsencode(os.readlink(path))
+    elif stat.S_ISREG(status.st_mode):
+        with open(path, "rb") as file:
+            content = file.read()
+    return fields, marks, attributes, content
 
 
 def _take_all(path: str) -> None:

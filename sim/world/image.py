@@ -10,10 +10,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import hashlib
 import os
 import shutil
-import stat
 import struct
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -163,16 +161,6 @@ class ImageDisk(Disk):
         for image in self.images:
             image.sync()
 
-    def fingerprint(self) -> str:
-        """The same for two images if, and only if, a machine cannot tell them apart: names, inodes, times, content."""
-        found = hashlib.sha256()
-        for layer in self.layers:
-            for folder, folders, names in os.walk(layer.upper):
-                folders.sort()
-                for path in sorted(os.path.join(folder, name) for name in (*folders, *names)):
-                    found.update(_described(path))
-        return found.hexdigest()
-
     def keep(self, where: str) -> None:
         """A copy of the image as it is on the medium now."""
         self.image_now(where, journal=False)
@@ -185,21 +173,6 @@ class ImageDisk(Disk):
         for layer in self.layers:
             shutil.rmtree(layer.work, ignore_errors=True)
             os.makedirs(layer.work, exist_ok=True)
-
-
-def _described(path: str) -> bytes:
-    status = os.lstat(path)
-    fields = (status.st_ino, status.st_mode, status.st_nlink, status.st_uid, status.st_gid, status.st_size,
-              status.st_rdev, status.st_mtime_ns, status.st_ctime_ns)  # fmt: skip
-    names = os.listxattr(path, follow_symlinks=False)
-    attributes = [(name, os.getxattr(path, name, follow_symlinks=False)) for name in sorted(names)]
-    content = b""
-    if stat.S_ISLNK(status.st_mode):
-        content = os.fsencode(os.readlink(path))
-    elif stat.S_ISREG(status.st_mode):
-        with open(path, "rb") as file:
-            content = file.read()
-    return repr((path, fields, attributes, content)).encode("utf-8", "surrogateescape")
 
 
 def _loop(image: str) -> tuple[str, int]:
