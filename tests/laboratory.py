@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import os
-import pickle
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from children import answer
 
 from sim import stacks
 from sim.observe import read_state
@@ -95,23 +94,4 @@ class Server:
 
 def in_sandbox(work: Callable[[], Any]) -> Any:
     """The value of `work()`, done in a sandbox; its exception is raised here."""
-    reading, writing = os.pipe()
-
-    def inside() -> None:
-        try:
-            answer = (True, work())
-        except Exception as error:  # noqa: BLE001 (it is handed to the caller, which raises)
-            answer = (False, f"{error}\n{traceback.format_exc()}")
-        with os.fdopen(writing, "wb") as pipe:
-            pickle.dump(answer, pipe)
-
-    keeper = sandbox.spawn(inside)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as pipe:
-        data = pipe.read()
-    os.waitpid(keeper, 0)
-    assert data, "this machine cannot build a sandbox"
-    good, value = pickle.loads(data)
-    if not good:
-        raise AssertionError(value)
-    return value
+    return answer(work, sandbox.spawn)

@@ -3,55 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import io
 import json
-import os
-import pickle
 import subprocess
 import tempfile
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from children import in_namespaces
+
 from sim.stacks.ifcfg import dhcp, programs
 from sim.stacks.ifcfg.model import FOLDER, NETWORK
 
-CLONE_NEWNET = 0x40000000
 FAMILIES = (("-4", ""), ("-6", "-6 "))
 SYSCTLS = ("accept_ra", "accept_redirects", "autoconf", "disable_ipv6", "forwarding", "mtu", "use_tempaddr")
-
-
-def in_namespace(work: Callable[..., Any], *arguments: Any) -> Any:
-    """Runs `work` in a child process with a network namespace of its own; its value, or its exception, comes back."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            os.close(reader)
-            _unshare()
-            answer = (True, work(*arguments))
-            status = 0
-        except BaseException as error:  # noqa: BLE001 (it is handed to the parent, which raises)
-            answer = (False, f"{error}\n{traceback.format_exc()}")
-        with os.fdopen(writer, "wb") as pipe:
-            pickle.dump(answer, pipe)
-        os._exit(status)
-    os.close(writer)
-    with os.fdopen(reader, "rb") as pipe:
-        data = pipe.read()
-    os.waitpid(child, 0)
-    good, value = pickle.loads(data)
-    if not good:
-        raise AssertionError(value)
-    return value
-
-
-def _unshare() -> None:
-    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) != 0:
-        raise OSError(ctypes.get_errno(), "unshare")
 
 
 def ip(*arguments: str) -> str:
@@ -161,4 +127,4 @@ def on_machine(work: Callable[[Machine], Any], **options: Any) -> Any:
         with tempfile.TemporaryDirectory() as folder:
             return work(Machine(Path(folder), **options))
 
-    return in_namespace(inside)
+    return in_namespaces(inside)

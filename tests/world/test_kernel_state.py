@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
-import pickle
 import subprocess
-import sys
-import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from children import in_namespaces
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
+from sim.world import kernel as namespaces
 from snapcore import kernel, netmessage, netstate
 from snapcore.netstate import Route
 
@@ -34,47 +32,19 @@ def programs(need: Callable[[str], str]) -> None:
 EVERYTHING = os.environ.get("SNAPCORE_EVERY_POINT") == "1"
 SEED = int(os.environ.get("SNAPCORE_SEED", "20110911"))
 EXAMPLES = int(os.environ.get("SNAPCORE_EXAMPLES", "1500" if EVERYTHING else "40"))
-NEW_NET, NEW_MOUNTS = 0x40000000, 0x00020000
-PRIVATE, RECURSIVE = 1 << 18, 1 << 14
 
 
 def in_namespace(work: Callable[[], Any]) -> Any:
     """The value of `work()`, done by a process in a network namespace of its own; its exception is raised here."""
-    reading, writing = os.pipe()
-    sys.stdout.flush()
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            os.close(reading)
-            answer = _answer(work)
-            with os.fdopen(writing, "wb") as pipe:
-                pickle.dump(answer, pipe)
-            status = 0
-        finally:
-            os._exit(status)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as pipe:
-        data = pipe.read()
-    os.waitpid(child, 0)
-    assert data, "no network namespace can be made here"
-    good, value = pickle.loads(data)
-    if not good:
-        raise AssertionError(value)
-    return value
 
-
-def _answer(work: Callable[[], Any]) -> tuple[bool, Any]:
-    try:
-        libc = ctypes.CDLL(None, use_errno=True)
-        assert libc.unshare(NEW_NET | NEW_MOUNTS) == 0, os.strerror(ctypes.get_errno())
-        libc.mount(b"none", b"/", None, PRIVATE | RECURSIVE, None)
-        libc.mount(b"sysfs", b"/sys", b"sysfs", 0, None)  # /sys/class/net of the new namespace
+    def inside() -> Any:
+        namespaces.mount("none", "/", "", namespaces.MS_SLAVE | namespaces.MS_REC)
+        namespaces.mount("sysfs", "/sys", "sysfs")  # /sys/class/net of the new namespace
         for scope in ("all", "default"):
             write(f"ipv6/conf/{scope}/accept_dad", "0")
-        return True, work()
-    except Exception as error:  # noqa: BLE001 (it is handed to the caller, which raises)
-        return False, f"{error}\n{traceback.format_exc()}"
+        return work()
+
+    return in_namespaces(inside, namespaces.NEWNET | namespaces.NEWNS)
 
 
 def write(path: str, value: str) -> None:
@@ -345,7 +315,7 @@ def a_guest(name: str, master: str) -> Callable[[], None]:
     to_child, to_parent = os.pipe(), os.pipe()
     child = os.fork()
     if child == 0:
-        ctypes.CDLL(None).unshare(NEW_NET)
+        namespaces.unshare(namespaces.NEWNET)
         os.close(to_child[1])
         os.write(to_parent[1], b".")
         os.read(to_child[0], 1)  # until the other side closes
