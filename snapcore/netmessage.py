@@ -361,22 +361,8 @@ def address_message(value: Address, name: str, index: int) -> Message:
 
 def route_message(value: Route, indexes: Mapping[str, int]) -> Message:
     """`KeyError` where a device is not there."""
-    destination, length = _split(value.destination)
-    source, source_length = _split(value.source)
-    fields = {
-        "family": NUMBERS[value.family],
-        "dst_len": length,
-        "src_len": source_length,
-        "tos": value.tos,
-        "table": value.table if value.table < 256 else 252,
-        "proto": value.protocol,
-        "scope": value.scope,
-        "type": TYPES.index(value.type),
-        "flags": 0,
-    }
-    attributes: Attributes = [("RTA_TABLE", value.table)]
-    attributes += [("RTA_DST", destination)] if destination else []
-    attributes += [("RTA_SRC", source)] if source else []
+    fields, attributes = _selecting(value, "RTA")
+    fields.update(proto=value.protocol, scope=value.scope, type=TYPES.index(value.type), flags=0)
     attributes += [("RTA_PRIORITY", value.metric)] if value.metric else []
     attributes += [("RTA_PREFSRC", value.prefsrc)] if value.prefsrc else []
     attributes += [("RTA_PREF", value.preference)] if value.preference else []
@@ -403,6 +389,23 @@ def _hop_message(hop: Hop, indexes: Mapping[str, int]) -> dict[str, Any]:
     return {"oif": indexes[hop.device], "flags": flags, "hops": hop.weight - 1, "attrs": attributes}
 
 
+def _selecting(value: Route | Rule, of: str) -> Message:
+    """What rtmsg (`of` RTA, rtnetlink(7)) and fib_rule_hdr (FRA, linux/fib_rules.h) have in common."""
+    destination, length = _split(value.destination)
+    source, source_length = _split(value.source)
+    fields = {
+        "family": NUMBERS[value.family],
+        "dst_len": length,
+        "src_len": source_length,
+        "tos": value.tos,
+        "table": value.table if value.table < 256 else 252,
+    }
+    attributes: Attributes = [(f"{of}_TABLE", value.table)]
+    attributes += [(f"{of}_DST", destination)] if destination else []
+    attributes += [(f"{of}_SRC", source)] if source else []
+    return fields, attributes
+
+
 def _split(prefix: str) -> tuple[str, int]:
     if not prefix or prefix == "default":
         return "", 0
@@ -411,21 +414,11 @@ def _split(prefix: str) -> tuple[str, int]:
 
 
 def rule_message(value: Rule) -> Message:
-    destination, length = _split(value.destination)
-    source, source_length = _split(value.source)
     actions = {word: number for number, word in RULE_ACTIONS.items()}
-    fields = {
-        "family": NUMBERS[value.family],
-        "dst_len": length,
-        "src_len": source_length,
-        "tos": value.tos,
-        "table": value.table if value.table < 256 else 252,
-        "action": actions[value.action] if value.action in actions else int(value.action),
-        "flags": 0x2 if value.invert else 0,
-    }
-    attributes: Attributes = [("FRA_TABLE", value.table), ("FRA_PRIORITY", value.priority)]
-    attributes += [("FRA_SRC", source)] if source else []
-    attributes += [("FRA_DST", destination)] if destination else []
+    fields, attributes = _selecting(value, "FRA")
+    fields["action"] = actions[value.action] if value.action in actions else int(value.action)
+    fields["flags"] = 0x2 if value.invert else 0
+    attributes.append(("FRA_PRIORITY", value.priority))
     attributes += [(f"FRA_{name.upper()}", encodable(part)) for name, part in value.attributes]
     return fields, attributes
 
