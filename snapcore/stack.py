@@ -14,6 +14,7 @@ import os
 import select
 import signal
 import time
+from abc import ABC, abstractmethod
 
 from snapcore.files import shown, split
 from snapcore.values import NamedTuple
@@ -120,7 +121,7 @@ def program(name: str) -> str:
     return next((path for folder in PATH.split(":") if os.access(path := f"{folder}/{name}", os.X_OK)), "")
 
 
-class Stack:
+class Stack(ABC):
     """Base of the adapters. `runner` is `run`, or what a test has instead."""
 
     name = ""
@@ -132,13 +133,13 @@ class Stack:
     def __init__(self, runner: Callable[..., Ran] = run) -> None:
         self._run = runner
 
+    @abstractmethod
     def found(self) -> bool:
         """Whether this stack is at work on this host."""
-        raise NotImplementedError
 
+    @abstractmethod
     def configs(self, files: dict[str, str], cover: Cover) -> dict[str, Config]:
         """What the files (path relative to the root → text) of one family configure, by name."""
-        raise NotImplementedError
 
     def down(self, configs: Sequence[Config]) -> list[Ran]:
         """Takes configurations down by the files as they are now."""
