@@ -154,13 +154,24 @@ class Stack(ABC):
         return []
 
 
-class Ifcfg(Stack):
+class _Commands(Stack):
+    """A stack that is nothing but `ifup` and `ifdown`."""
+
+    place = ""
+    """Where its files are."""
+
+    def found(self) -> bool:
+        return bool(program("ifup")) and os.path.exists(self.place)
+
+    def _call(self, verb: str, *words: str, wait: bool = True) -> Ran:
+        return self._run([program(verb) or verb, *words], wait=wait)
+
+
+class Ifcfg(_Commands):
     """The network scripts of RHEL, CentOS and Fedora."""
 
     name = family = "ifcfg"
-
-    def found(self) -> bool:
-        return bool(program("ifup")) and os.path.isdir("/etc/sysconfig/network-scripts")
+    place = "/etc/sysconfig/network-scripts"
 
     def configs(self, files: dict[str, str], cover: Cover) -> dict[str, Config]:
         found: dict[str, Config] = {}
@@ -182,10 +193,10 @@ class Ifcfg(Stack):
         return {name: each._replace(device=each.device or name) for name, each in found.items()}
 
     def down(self, configs: Sequence[Config]) -> list[Ran]:
-        return [self._run([program("ifdown") or "ifdown", each.name]) for each in configs]
+        return [self._call("ifdown", each.name) for each in configs]
 
     def up(self, configs: Sequence[Config], wait: bool = True) -> list[Ran]:
-        return [self._run([program("ifup") or "ifup", each.name], wait=wait) for each in configs]
+        return [self._call("ifup", each.name, wait=wait) for each in configs]
 
 
 def _shell_values(text: str) -> dict[str, str]:
@@ -209,13 +220,11 @@ def _ifcfg_rank(values: dict[str, str]) -> int:
     return 3 if values.get("VLAN", "").lower() == "yes" or "PHYSDEV" in values else 2
 
 
-class Ifupdown(Stack):
+class Ifupdown(_Commands):
     """ifup and ifdown of Debian, or of BusyBox (Alpine)."""
 
     name = family = "ifupdown"
-
-    def found(self) -> bool:
-        return bool(program("ifup")) and os.path.exists("/etc/network/interfaces")
+    place = "/etc/network/interfaces"
 
     def configs(self, files: dict[str, str], cover: Cover) -> dict[str, Config]:
         found: dict[str, Config] = {}
@@ -229,15 +238,13 @@ class Ifupdown(Stack):
 
     def down(self, configs: Sequence[Config]) -> list[Ran]:
         # --force: an interface that came up only in part counts as down, and would be left as it is
-        where = program("ifdown") or "ifdown"
-        options = ["-f"] if os.path.realpath(where).endswith("busybox") else ["-f", "--ignore-errors"]
-        return [self._run([where, *options, *(each.name for each in configs)])] if configs else []
+        options = ["-f"] if os.path.realpath(program("ifdown")).endswith("busybox") else ["-f", "--ignore-errors"]
+        return [self._call("ifdown", *options, *(each.name for each in configs))] if configs else []
 
     def up(self, configs: Sequence[Config], wait: bool = True) -> list[Ran]:
-        where = program("ifup") or "ifup"
         if wait:
-            return [self._run([where, *(each.name for each in configs)])] if configs else []
-        return [self._run([where, each.name], wait=False) for each in configs]
+            return [self._call("ifup", *(each.name for each in configs))] if configs else []
+        return [self._call("ifup", each.name, wait=False) for each in configs]
 
 
 def stanzas(text: str) -> Iterator[tuple[str, str, bool]]:
