@@ -48,7 +48,6 @@ WATCHER = b"watcher"
 TRANSACTION = "transaction-"
 """Names of the snapshots that belong to transactions begin with this."""
 LOCK_WAIT_S = 5.0
-LOCK_POLL_S = 0.02
 ARCHIVE_COUNT = 10
 ARCHIVE_BYTES = 16 << 20
 KEPT_BYTES = 16 << 20
@@ -147,6 +146,32 @@ def record_from_json(data: bytes, what: str) -> Record:
         raise Corrupt(f"{what}: makes no sense: {error!r}") from None
 
 
+def _locked(fd: int, timeout_s: float) -> bool:
+    """Waits for a flock(2). False when the time is over: close `fd` then.
+
+    There is no call that does so with a deadline, and an alarm would disturb who uses this as a library: so a thread
+    waits. If it gets the lock after all, of a file that is closed by then, the kernel lets go of it at once.
+    """
+    if timeout_s <= 0:
+        return False
+    import threading
+
+    failed: list[OSError] = []
+
+    def wait() -> None:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        except OSError as error:
+            failed.append(error)
+
+    waiting = threading.Thread(target=wait, daemon=True)
+    waiting.start()
+    waiting.join(timeout_s)
+    if failed:
+        raise failed[0]
+    return not waiting.is_alive()
+
+
 class Store:
     """The store of one host. Opening it changes nothing."""
 
@@ -203,11 +228,7 @@ class Store:
     # The lock.
 
     def lock(self, *, create: bool = False) -> bool:
-        """Waits for the lock, which lasts until `close`. False if there is no store; `Locked` after `LOCK_WAIT_S`.
-
-        There is no call that waits for a flock with a deadline, and an alarm would disturb who uses this as a
-        library in a thread: so it is asked for again and again.
-        """
+        """Waits for the lock, which lasts until `close`. False if there is no store; `Locked` after `LOCK_WAIT_S`."""
         deadline = time.monotonic() + LOCK_WAIT_S
         while True:
             tree = self._open(create)
@@ -216,11 +237,10 @@ class Store:
             try:
                 fcntl.flock(tree.folder(""), fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                if time.monotonic() >= deadline:
+                if not _locked(tree.folder(""), deadline - time.monotonic()):
                     holder = self._lock_holder()
+                    self.close()
                     raise Locked(f"another snapcore is at work{holder}; waited {LOCK_WAIT_S:g} s") from None
-                time.sleep(LOCK_POLL_S)
-                continue
             if self._is_still_there(tree):
                 return True
             self.close()

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from snapcore import cli, guard, store, watch, words
+from snapcore import cli, guard, watch, words
 
 OLD, NEW = "OLD=1\n", "NEW=1\n"
 
@@ -126,7 +126,6 @@ def main() -> int:
     seed = int(os.environ.get("SNAPCORE_SEED", "0")) or int.from_bytes(os.urandom(4), "big")
     sys.stderr.write(f"SNAPCORE_SEED={seed}\n")
     chance = random.Random(seed)
-    store.LOCK_POLL_S = 0.001
     assert guard  # imported here, so that no fork has to
     results = []
     for number in range(rounds):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
+import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -96,3 +99,24 @@ def test_a_lock_is_gone_with_the_process_that_held_it(host: HostTree, monkeypatc
     finally:
         holder.communicate()
     assert host.run("rollback") == 0
+
+
+def test_who_gave_up_waiting_keeps_the_lock_from_nobody(host: HostTree, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert host.run("begin") == 0
+    holder = os.open(host.store, os.O_RDONLY)
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    monkeypatch.setattr(store, "LOCK_WAIT_S", 0.05)
+    assert [host.run("touch", "/etc/hosts") for _ in range(3)] == [13, 13, 13]
+    os.close(holder)
+    assert host.run("touch", "/etc/hosts") == 0
+
+
+def test_who_waits_gets_the_lock_as_soon_as_it_is_free(host: HostTree, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert host.run("begin") == 0
+    holder = os.open(host.store, os.O_RDONLY)
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    monkeypatch.setattr(store, "LOCK_WAIT_S", 60.0)
+    threading.Timer(0.2, os.close, [holder]).start()
+    began = time.monotonic()
+    assert host.run("touch", "/etc/hosts") == 0
+    assert 0.1 < time.monotonic() - began < 30.0
