@@ -214,6 +214,8 @@ class State(NamedTuple):
     qdiscs: dict[str, tuple[Qdisc, ...]]
     """Only those that somebody has set."""
     nft: str = ""
+    active: Mapping[str, Mapping[str, str]] = NONE
+    """What the daemons had at work, as `Stack.active` says it, by stack. Not the kernel's, and not compared."""
 
 
 class Change(NamedTuple):
@@ -266,6 +268,7 @@ def from_json(data: bytes, what: str) -> State:
             sysctls=dict(document["sysctls"]),
             qdiscs=by_name(Qdisc, "qdiscs"),
             nft=document["nft"],
+            active=document.get("active", NONE),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Corrupt(f"{what}: makes no sense: {error!r}") from None

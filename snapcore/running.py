@@ -3,10 +3,12 @@
 The files are only half of it. In the order that works:
 
 1. When the old files lie ready beside their places, what the new files have brought up and the old ones do not know,
-   or know otherwise, is taken down by its stack: `ifdown` can't do that once the file is gone.
+   or know otherwise, is taken down by its stack: `ifdown` can't do that once the file is gone. A daemon needs none
+   of this: of it only what was not at work at `begin` is taken down.
 2. The files are put in place (`transaction`).
 3. The stack brings up what it was told to take down, and what the new files had lost: those alone that were up at
-   `begin`. What asks for a lease comes last, and nobody waits for it: until then it has its old address.
+   `begin`. What asks for a lease comes last, and nobody waits for it: until then it has its old address. A daemon is
+   told to read its files, and asked for what it had at work at `begin` and no longer has.
 4. The kernel's state is read again, and what still differs is repaired over netlink (`repair`).
 5. It is read again. What remains is listed, and the transaction stays open.
 
@@ -94,7 +96,9 @@ def saved(nft: bool = False) -> bytes:
     if why:
         raise NotSaved(f"the running state can't be saved, nothing is armed: {why}")
     try:
-        return netstate.to_json(kernel.read(nft=nft))
+        active = {each.name: each.active() for each in stack.found(each.family for each in stack.ADAPTERS)}
+        known = {name: devices for name, devices in active.items() if devices is not None}
+        return netstate.to_json(kernel.read(nft=nft)._replace(active=known))
     except SnapcoreError as error:
         raise NotSaved(f"the running state can't be saved, nothing is armed: {error}") from error
 
@@ -174,7 +178,22 @@ class _Task(NamedTuple):
     old: dict[str, Config]
     new: dict[str, Config]
     names: tuple[str, ...]
-    """Those of both that are not written alike, or all."""
+    """Those of both that are not written alike, or that a daemon has at work elsewhere than at `begin`, or all."""
+    was: Mapping[str, str] | None = None
+    """What a daemon had at work at `begin`: device → `Config.key`; None where that is not known."""
+    now: Mapping[str, str] | None = None
+
+    def differs(self, name: str) -> bool:
+        old, new = self.old.get(name), self.new.get(name)
+        return old is None or new is None or old.text != new.text
+
+    def moved(self, name: str) -> bool:
+        """Whether the daemon has it at work on other devices than at `begin`."""
+        key = (self.old.get(name) or self.new[name]).key
+        if not key or self.was is None or self.now is None:
+            return False
+        was, now = ({device for device, at_work in each.items() if at_work == key} for each in (self.was, self.now))
+        return was != now
 
 
 class Step(NamedTuple):
@@ -185,6 +204,8 @@ class Step(NamedTuple):
     config: Config
     stack: Stack
     detached: bool = False
+    reloaded: bool = False
+    """The daemon does it when it reads its files again."""
 
     @property
     def key(self) -> str:
@@ -229,17 +250,19 @@ class Running:
                 continue
             cover = written.covers[each.family]
             old, new = (each.configs(files[each.family], cover) for files in (written.old, written.new))
-            names = [name for name in {**old, **new} if self._is_meant(each, name, old.get(name), new.get(name))]
-            tasks.append(_Task(each, old, new, tuple(names)))
+            was = self._saved.active.get(each.name) if self._saved is not None else None
+            task = _Task(each, old, new, (), was, each.active())
+            names = [name for name in {**old, **new} if self._is_meant(task, name)]
+            tasks.append(task._replace(names=tuple(names)))
         return tasks
 
-    def _is_meant(self, of: Stack, name: str, old: Config | None, new: Config | None) -> bool:
-        device = (old or new or stack.Config("", "")).device
+    def _is_meant(self, task: _Task, name: str) -> bool:
+        device = (task.old.get(name) or task.new[name]).device
         if self._only and device not in self._only and name not in self._only:
             return False
-        if self._ways.strategy == BOUNCE_ALL or f"{of.name}:{name}" in self._bounced:
+        if self._ways.strategy == BOUNCE_ALL or f"{task.stack.name}:{name}" in self._bounced:
             return True
-        return old is None or new is None or old.text != new.text
+        return task.differs(name) or task.moved(name)
 
     # What would be done.
 
@@ -254,10 +277,13 @@ class Running:
 
     def _goes(self, task: _Task, name: str) -> bool:
         """Whether it has to go down before its file goes."""
-        device = task.new[name].device
+        device, key = task.new[name].device, task.new[name].key
         there = self.now is None or not device or device in self.now.links
+        keeps = self._ways.new_devices == KEEP and self._saved is not None and device not in self._saved.links
+        if task.stack.daemon:
+            at_work = [device for device, at_work in (task.now or {}).items() if at_work == key]
+            return bool(key) and task.was is not None and not keeps and any(each not in task.was for each in at_work)
         if name not in task.old:
-            keeps = self._ways.new_devices == KEEP and self._saved is not None and device not in self._saved.links
             return there and not keeps
         return there and self._needs_bounce(task, name)
 
@@ -279,17 +305,27 @@ class Running:
             configs = []
             for name in task.names:
                 config = task.old.get(name)
-                key = f"{task.stack.name}:{name}"
-                if config is None or not self._was_up(config):
-                    continue
-                if key in gone or (name not in task.new and self._needs_bounce(task, name)):
+                if config is not None and self._comes(task, config, f"{task.stack.name}:{name}" in gone):
                     configs.append(config)
             configs.sort(key=lambda each: (each.rank, each.name))
-            late = not task.stack.asynchronous
-            steps += [Step("bring-up", each, task.stack, detached=late and each.dhcp) for each in configs]
+            for each in configs:
+                reloaded = task.stack.reloads and (task.differs(each.name) or f"{task.stack.name}:{each.name}" in gone)
+                late = not task.stack.daemon and each.dhcp
+                steps.append(Step("bring-up", each, task.stack, late, reloaded))
         return sorted(steps, key=lambda step: step.detached)
 
-    def _was_up(self, config: Config) -> bool:
+    def _comes(self, task: _Task, config: Config, gone: bool) -> bool:
+        """Whether it was up at `begin` and has to come up again; `gone`: it was taken down."""
+        name = config.name
+        if config.setting or not self._was_up(task, config):
+            return False
+        if not task.stack.daemon:
+            return gone or (name not in task.new and self._needs_bounce(task, name))
+        return gone or task.moved(name) or self._needs_bounce(task, name)
+
+    def _was_up(self, task: _Task, config: Config) -> bool:
+        if task.was is not None and config.key:
+            return config.key in task.was.values()
         if self._saved is None:
             return config.auto or _is_up(config.device)
         if not config.device:
@@ -316,9 +352,12 @@ class Running:
     # Doing it.
 
     def before_files(self) -> list[str]:
-        """Step 1 is about to be taken: the names (`STACK:NAME`) of what it takes down, to be written down."""
+        """Step 1 is about to be taken: the names (`STACK:NAME`) of what it takes down, and of what a daemon is to be
+        told of, to be written down: the next attempt finds no difference in the files.
+        """
         self._down = self.to_take_down()
-        return [*self._bounced, *(step.key for step in self._down if step.key not in self._bounced)]
+        told = [f"{task.stack.name}:{name}" for task in self._tasks if task.stack.daemon for name in task.names]
+        return list(dict.fromkeys([*sorted(self._bounced), *(step.key for step in self._down), *told]))
 
     def take_down(self) -> None:
         """Step 1."""
@@ -332,13 +371,13 @@ class Running:
     def after_files(self) -> list[str]:
         """Steps 3 to 5; what still differs, one line each."""
         steps = self.to_bring_up(step.key for step in self._down)
-        changed = {task.stack.name: task.stack for task in self._tasks if task.names}
+        changed = [task for task in self._tasks if task.names]
         with _Events() as events:
-            for each in changed.values():
-                self._note(each.reload())
-            now = [step for step in steps if not step.detached]
+            for task in changed:
+                self._note(task.stack.reload([task.old.get(name) or task.new[name] for name in task.names]))
+            now = [step for step in steps if not step.detached and not step.reloaded]
             self._ask(now, lambda of, configs: of.up(configs))
-            if any(each.asynchronous for each in changed.values()):
+            if any(task.stack.daemon for task in changed):
                 events.wait_for_calm(CALM_S, SETTLE_S)
             left = self._repair(events)
         late = [step for step in steps if step.detached]

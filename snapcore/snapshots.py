@@ -177,7 +177,7 @@ def plan(at: Host, store: Store, name: str = "", ways: Ways | None = None) -> tu
     part, notes = (None, []) if name else _running(at, store, ways)
     if part is None:
         return steps, notes
-    down = part.to_take_down() if left else []
+    down = part.to_take_down() if left or part.has_work else []
     up = part.to_bring_up(step.key for step in down)
     repairs = [Step("repair", "", action.interface, words=str(action)) for action in part.repairs()]
     return [*map(_stack_step, down), *steps, *map(_stack_step, up), *repairs], notes

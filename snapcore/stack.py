@@ -46,6 +46,10 @@ class Config(NamedTuple):
     """All that is written about it, to compare."""
     rank: int = 0
     """What is lower comes up first and is taken down last."""
+    key: str = ""
+    """What the daemon's own notes call it (`Stack.active`)."""
+    setting: bool = False
+    """It is about a daemon itself: that reads it again, and nothing comes up or goes down."""
 
 
 class Ran(NamedTuple):
@@ -127,8 +131,11 @@ class Stack(ABC):
     name = ""
     family = ""
     """The profile whose files it reads."""
-    asynchronous = False
-    """Whether its commands return before what they ask for is done."""
+    daemon = False
+    """Whether a daemon does the work. It hears of changed files by `reload` and finds out by itself what they mean for
+    what is up: nothing is taken down for them. Its commands may return before what they ask for is done."""
+    reloads = False
+    """Whether a reload alone brings up what changed files are about."""
 
     def __init__(self, runner: Callable[..., Ran] = run) -> None:
         self._run = runner
@@ -149,9 +156,13 @@ class Stack(ABC):
         """Brings configurations up by the files as they are now."""
         return []
 
-    def reload(self) -> list[Ran]:
+    def reload(self, changed: Sequence[Config]) -> list[Ran]:
         """Tells a daemon that its files have changed, once, before anything comes up."""
         return []
+
+    def active(self) -> dict[str, str] | None:
+        """Device → `Config.key` of what a daemon has at work on it; None where the files alone decide that."""
+        return None
 
 
 class _Commands(Stack):
@@ -274,10 +285,13 @@ def stanzas(text: str) -> Iterator[tuple[str, str, bool]]:
 
 
 class Networkd(Stack):
-    """systemd-networkd: a reload is enough, it reconfigures the interfaces that changed files are about."""
+    """systemd-networkd: a reload reconfigures the interfaces that changed files are about, and those alone.
+
+    To ask for these by name (`networkctl reconfigure`) after that would take their addresses away a second time.
+    """
 
     name = family = "networkd"
-    asynchronous = True
+    daemon = reloads = True
 
     def found(self) -> bool:
         return bool(program("networkctl")) and os.path.exists("/run/systemd/netif/links")
@@ -289,69 +303,142 @@ class Networkd(Stack):
             values = _sections(files[path])
             device = values.get("match.name", "") or values.get("netdev.name", "")
             plain = device if device and not any(c in device for c in "*?[! ") else ""
-            before = found.get(file, Config(file, plain))
+            before = found.get(file, Config(file, plain, setting=not file.endswith((".network", ".netdev", ".link"))))
             dhcp = before.dhcp or values.get("network.dhcp", "no").lower() not in ("no", "false", "none")
             found[file] = before._replace(dhcp=dhcp, text=f"{before.text}{files[path]}")
         return found
 
-    def reload(self) -> list[Ran]:
-        return [self._run([program("networkctl"), "reload"])]
+    def reload(self, changed: Sequence[Config]) -> list[Ran]:
+        return [_reload_networkd(self._run)]
 
     def up(self, configs: Sequence[Config], wait: bool = True) -> list[Ran]:
         devices = sorted({each.device for each in configs if each.device})
         return [self._run([program("networkctl"), "reconfigure", *devices])] if devices else []
 
 
+def _reload_networkd(run: Callable[..., Ran]) -> Ran:
+    return run([program("networkctl"), "reload"])
+
+
+NM_DEVICES = "/run/NetworkManager/devices"
+"""NetworkManager's notes, an INI file for each device, named by its index (it reads them when it is started again)."""
+NM_WAIT_S = 5
+"""How long an activation without DHCP is waited for: a port may have no carrier."""
+
+
 class NetworkManager(Stack):
-    """NetworkManager, by nmcli."""
+    """NetworkManager, by nmcli. Which profile is at work on a device, and whether it is managed at all, is not in its
+    files: what was so at `begin` is activated again, which also takes back `nmcli device set … managed no`.
+    """
 
     name = "NetworkManager"
     family = "networkmanager"
-    asynchronous = True
+    daemon = True
 
     def found(self) -> bool:
-        return bool(program("nmcli")) and os.path.isdir("/run/NetworkManager/devices")
+        return bool(program("nmcli")) and os.path.isdir(NM_DEVICES)
 
     def configs(self, files: dict[str, str], cover: Cover) -> dict[str, Config]:
         found = {}
         for path in sorted(files):
-            if "system-connections" not in path:
-                continue
             values = _sections(files[path])
-            name = values.get("connection.id") or split(path)[1].removesuffix(".nmconnection")
-            dhcp = values.get("ipv4.method") == "auto" or values.get("ipv6.method") in ("auto", "dhcp")
-            auto = values.get("connection.autoconnect", "true").lower() != "false"
-            found[name] = Config(name, values.get("connection.interface-name", ""), dhcp, auto, files[path])
+            if "system-connections" not in path:
+                found[path] = Config(path, "", text=files[path], setting=True)
+            elif values.get(".nmmeta.external", values.get(".nmmeta.nm-generated")) != "true":
+                name = values.get("connection.id") or split(path)[1].removesuffix(".nmconnection")
+                dhcp = values.get("ipv4.method") == "auto" or values.get("ipv6.method") in ("auto", "dhcp")
+                auto = values.get("connection.autoconnect", "true").lower() != "false"
+                device, key = values.get("connection.interface-name", ""), values.get("connection.uuid", "")
+                found[name] = Config(name, device, dhcp, auto, files[path], _keyfile_rank(values), key)
+        return found
+
+    def active(self) -> dict[str, str] | None:
+        import socket
+
+        try:
+            indexes = os.listdir(NM_DEVICES)
+        except OSError:
+            return None
+        found = {}
+        for index in indexes:
+            try:
+                with open(f"{NM_DEVICES}/{index}", encoding="utf-8", errors="replace") as file:
+                    values = _sections(file.read())
+                device = socket.if_indextoname(int(index))
+            except (OSError, ValueError):
+                continue  # it has gone since
+            if values.get("device.connection-uuid") and values.get("device.managed") != "false":
+                found[device] = values["device.connection-uuid"]
         return found
 
     def down(self, configs: Sequence[Config]) -> list[Ran]:
-        return [self._nmcli("connection", "down", "id", each.name) for each in configs]
+        return [self._nmcli("connection", "down", *_which(each)) for each in configs]
 
-    def reload(self) -> list[Ran]:
-        return [self._nmcli("connection", "reload")]
+    def reload(self, changed: Sequence[Config]) -> list[Ran]:
+        # With --wait 0 nmcli gives up before the daemon has answered, and NetworkManager then does not do it.
+        conf = [self._nmcli("general", "reload", "conf")] if any(each.setting for each in changed) else []
+        return [*conf, self._nmcli("connection", "reload")]
 
     def up(self, configs: Sequence[Config], wait: bool = True) -> list[Ran]:
-        return [self._nmcli("connection", "up", "id", each.name) for each in configs]
+        return [
+            self._nmcli("--wait", str(0 if each.dhcp else NM_WAIT_S), "connection", "up", *_which(each))
+            for each in configs
+        ]
 
     def _nmcli(self, *words: str) -> Ran:
-        return self._run([program("nmcli"), "--wait", "0", *words])  # an activation waits for DHCP
+        return self._run([program("nmcli"), *words])
+
+
+def _which(config: Config) -> tuple[str, str]:
+    """Two profiles may have one id."""
+    return ("uuid", config.key) if config.key else ("id", config.name)
+
+
+def _keyfile_rank(values: dict[str, str]) -> int:
+    """What has ports, before these, and these before what stands on them."""
+    if values.get("connection.master") or values.get("connection.controller"):
+        return 1
+    return {"bridge": 0, "bond": 0, "team": 0, "vrf": 0, "vlan": 3}.get(values.get("connection.type", ""), 2)
+
+
+SYSTEMD = "/run/systemd/system"
+"""Where this is, systemd is PID 1 (sd_booted(3))."""
 
 
 class Netplan(Stack):
-    """netplan, whose renderer does the work: it knows by itself what has changed."""
+    """netplan, which writes the files of networkd or NetworkManager; these do the work.
+
+    What it wrote is given back with its own files, and the renderer told: netplan itself is asked only where that is
+    not so, or would not be enough. `netplan apply` would disturb every interface that it knows.
+    """
 
     name = family = "netplan"
-    asynchronous = True
+    daemon = reloads = True
+
+    rendered = False
+    """Whether the files that it writes are given back, too."""
+    BEYOND = ("wifis", "openvswitch", "virtual-function")
+    """What it configures by other means than those files."""
 
     def found(self) -> bool:
         return bool(program("netplan")) and os.path.isdir("/etc/netplan")
 
     def configs(self, files: dict[str, str], cover: Cover) -> dict[str, Config]:
-        return {path: Config(path, "", "dhcp" in files[path], text=files[path]) for path in sorted(files)}
+        return {
+            path: Config(path, "", "dhcp" in text, text=text)
+            for path, text in sorted(files.items())
+            if not self.rendered or any(word in text for word in self.BEYOND)
+        }
 
-    def reload(self) -> list[Ran]:
+    def reload(self, changed: Sequence[Config]) -> list[Ran]:
         generated = self._run([program("netplan"), "generate"])
-        return [generated] if generated.status else [self._run([program("netplan"), "apply"])]
+        if generated.status:
+            return [generated]
+        if os.path.isdir(SYSTEMD):  # apply calls systemctl
+            return [self._run([program("netplan"), "apply"])]
+        networkd = [_reload_networkd(self._run)] if Networkd(self._run).found() else []
+        manager = NetworkManager(self._run)
+        return networkd + (manager.reload([Config("", "", setting=True)]) if manager.found() else [])
 
 
 def _sections(text: str) -> dict[str, str]:
@@ -376,4 +463,7 @@ def found(families: Iterable[str], runner: Callable[..., Ran] = run) -> list[Sta
     """The stacks that are at work on this host and read files of these families."""
     wanted = set(families)
     made = [adapter(runner) for adapter in ADAPTERS if adapter.family in wanted]
+    for each in made:
+        if isinstance(each, Netplan):
+            each.rendered = {Networkd.family, NetworkManager.family} <= wanted
     return [each for each in made if each.found()]

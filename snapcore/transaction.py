@@ -493,14 +493,15 @@ class _Rollback:
 
     def rewritten(self, given: restore.GivenBack) -> list[str]:
         """What somebody has changed again while the running host was brought back. A resolver's file is the stack's to
-        write: that one is only told.
+        write, and so are the profiles that NetworkManager makes up for devices that are none of its own: these are only
+        told.
         """
         again = [
             each for each in restore.compare(self.host, self.covers, self.saved)[1] if each.path not in self.spared
         ]
-        resolver = [each for each in again if each.path == "etc/resolv.conf"]
-        self.notes.extend(f"written again since it was given back: {each}" for each in resolver)
-        return [f"changed again by others since it was given back: {each}" for each in again if each not in resolver]
+        told = [each for each in again if each.path.startswith(("etc/resolv.conf", "run/NetworkManager/"))]
+        self.notes.extend(f"written again since it was given back: {each}" for each in told)
+        return [f"changed again by others since it was given back: {each}" for each in again if each not in told]
 
     def before_placing(self, undone: list[Difference]) -> None:
         """The old files lie ready beside their places: marks the rollback, and takes down what they do not know."""

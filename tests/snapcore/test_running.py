@@ -157,6 +157,68 @@ def test_an_interface_whose_file_is_gone_comes_back_with_its_file(host: HostTree
     assert world.log == [f"ifup eth0 ({old})", "kernel delete keep"]
 
 
+class Manager(stack.NetworkManager):
+    """Has at work what a test says."""
+
+    def __init__(self, runner: Callable[..., Ran]) -> None:
+        super().__init__(runner)
+        self.at_work = {"eth0": "1-2"}
+
+    def active(self) -> dict[str, str]:
+        return dict(self.at_work)
+
+
+@pytest.fixture
+def manager(host: HostTree, world: World, monkeypatch: pytest.MonkeyPatch) -> Manager:
+    made = Manager(world.run)
+    monkeypatch.setattr(stack, "found", lambda families: [made])
+    folder = host.root / "etc/NetworkManager/system-connections"
+    folder.mkdir(parents=True)
+    for name, key in (("office", "1-2"), ("other", "3-4")):
+        (folder / name).write_text(f"[connection]\nid={name}\nuuid={key}\ninterface-name=eth0\n")
+    return made
+
+
+def asked_of_nmcli(world: World) -> list[str]:
+    return [line.split(" (")[0] for line in world.log if line.startswith("nmcli")]
+
+
+def test_a_profile_that_a_daemon_has_at_work_no_longer_is_activated_again(
+    host: HostTree, world: World, manager: Manager
+) -> None:
+    begin(host)
+    manager.at_work = {"eth0": "3-4", "eth1": "3-4"}
+    assert host.run("rollback") == 0
+    assert asked_of_nmcli(world) == [
+        "nmcli connection down uuid 3-4",  # it is on eth1, where nothing was
+        "nmcli connection reload",
+        "nmcli --wait 5 connection up uuid 1-2",
+    ]
+
+
+def test_a_daemon_that_a_killed_rollback_did_not_tell_is_told_by_the_next_one(
+    host: HostTree, world: World, manager: Manager
+) -> None:
+    begin(host)
+    path = host.root / "etc/NetworkManager/system-connections/other"
+    path.write_text(path.read_text() + "[ipv4]\nmethod=disabled\n")
+
+    class Killed(BaseException):
+        pass
+
+    def die(words: str) -> None:
+        raise Killed
+
+    world.on_command = die
+    world.state = changed("eth1")
+    with pytest.raises(Killed):
+        host.run("rollback")
+    world.on_command = lambda words: None
+    world.log.clear()
+    assert host.run("rollback") == 0
+    assert asked_of_nmcli(world) == ["nmcli connection reload"]
+
+
 @pytest.mark.parametrize("given", [("begin",), ("rollback",)])
 def test_without_the_stack_netlink_does_it_all(host: HostTree, world: World, given: tuple[str]) -> None:
     options = {verb: ["--strategy", "netlink"] if verb in given else [] for verb in ("begin", "rollback")}

@@ -102,9 +102,73 @@ def test_units_of_networkd_and_profiles_of_networkmanager_know_their_device() ->
     wide = {"etc/systemd/network/20-y.network": "[Match]\nName=en*\n"}
     found = configs(stack.Networkd, {**unit, **wide, "etc/systemd/network/10-x.network.d/z.conf": "[Network]\n"})
     assert [(each.device, each.dhcp) for each in found.values()] == [("eth0", True), ("", False)]
-    keyfile = "[connection]\nid=Office\ninterface-name=eth0\n[ipv4]\nmethod=auto\n"
+    keyfile = "[connection]\nid=Office\nuuid=1-2\ninterface-name=eth0\n[ipv4]\nmethod=auto\n"
     profile = configs(stack.NetworkManager, {"etc/NetworkManager/system-connections/o.nmconnection": keyfile})
     assert profile["Office"][:3] == ("Office", "eth0", True)
+    assert profile["Office"].key == "1-2"
+
+
+def test_settings_of_a_daemon_and_profiles_that_it_made_up_are_no_interface_s() -> None:
+    made_up = "[connection]\nid=br7\n[.nmmeta]\nnm-generated=true\nvolatile=true\nexternal=true\n"
+    files = {
+        "etc/NetworkManager/conf.d/9.conf": "[keyfile]\nunmanaged-devices=interface-name:eth0\n",
+        "run/NetworkManager/system-connections/br7.nmconnection": made_up,
+    }
+    found = configs(stack.NetworkManager, files)
+    assert [(name, each.setting) for name, each in found.items()] == [("etc/NetworkManager/conf.d/9.conf", True)]
+    assert [each.setting for each in configs(stack.Networkd, {"etc/systemd/networkd.conf": ""}).values()] == [True]
+
+
+def test_what_has_ports_comes_up_before_them() -> None:
+    kinds = {"port": "type=ethernet\nmaster=br0", "br0": "type=bridge", "plain": "type=ethernet", "v": "type=vlan"}
+    files = {f"etc/NetworkManager/system-connections/{name}": f"[connection]\nid={name}\n{text}\n"
+             for name, text in kinds.items()}  # fmt: skip
+    found = configs(stack.NetworkManager, files)
+    assert sorted(found, key=lambda name: found[name].rank) == ["br0", "port", "plain", "v"]
+
+
+def test_networkmanager_s_notes_say_what_is_at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stack, "NM_DEVICES", str(tmp_path))
+    (tmp_path / "1").write_text("[device]\nmanaged=true\nconnection-uuid=1-2\n")
+    (tmp_path / "9999999").write_text("[device]\nmanaged=true\nconnection-uuid=3-4\n")
+    assert stack.NetworkManager().active() == {"lo": "1-2"}
+    (tmp_path / "1").write_text("[device]\nmanaged=false\n")
+    assert stack.NetworkManager().active() == {}
+
+
+def test_netplan_is_asked_only_where_its_renderer_s_files_are_not_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    for adapter in stack.ADAPTERS:
+        monkeypatch.setattr(adapter, "found", lambda self: True)
+    files = {"etc/netplan/1.yaml": "network: {ethernets: {}}", "etc/netplan/2.yaml": "network: {wifis: {}}"}
+    cover = profiles.load("netplan").cover()
+    alone = stack.found(["netplan"])[-1]
+    rendered = stack.found(["netplan", "networkd", "networkmanager"])[-1]
+    assert list(alone.configs(files, cover)) == list(files)
+    assert list(rendered.configs(files, cover)) == ["etc/netplan/2.yaml"]
+
+
+@pytest.mark.parametrize("booted", [True, False])
+def test_netplan_applies_by_systemd_or_tells_the_renderer(
+    booted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stack, "program", lambda name: f"/usr/sbin/{name}")
+    monkeypatch.setattr(stack, "SYSTEMD", str(tmp_path) if booted else "/nowhere")
+    monkeypatch.setattr(stack.Networkd, "found", lambda self: True)
+    monkeypatch.setattr(stack.NetworkManager, "found", lambda self: False)
+    asked = Asked()
+    stack.Netplan(asked).reload([])
+    assert asked.words == ["netplan generate", "netplan apply" if booted else "networkctl reload"]
+
+
+def test_networkmanager_reads_its_settings_again_before_its_profiles() -> None:
+    asked = Asked()
+    stack.NetworkManager(asked).reload([Config("conf", "", setting=True)])
+    stack.NetworkManager(asked).reload([Config("office", "eth0")])
+    assert [words.split()[-3:] for words in asked.words] == [
+        ["general", "reload", "conf"],
+        ["connection", "reload"],
+        ["connection", "reload"],
+    ]
 
 
 @pytest.mark.parametrize(
@@ -115,9 +179,9 @@ def test_units_of_networkd_and_profiles_of_networkmanager_know_their_device() ->
         (stack.Networkd, [], [" reconfigure eth0"], [" reconfigure eth0"]),
         (
             stack.NetworkManager,
-            [" --wait 0 connection down id a", " --wait 0 connection down id b"],
-            [" --wait 0 connection up id a", " --wait 0 connection up id b"],
-            [" --wait 0 connection up id a", " --wait 0 connection up id b"],
+            [" connection down id a", " connection down uuid 1-2"],
+            [" --wait 5 connection up id a", " --wait 0 connection up uuid 1-2"],
+            [" --wait 5 connection up id a", " --wait 0 connection up uuid 1-2"],
         ),
         (stack.Netplan, [], [], []),
     ],
@@ -127,7 +191,7 @@ def test_only_named_interfaces_are_asked_for_and_nobody_waits_for_a_lease(
 ) -> None:
     monkeypatch.setattr(stack, "program", lambda name: f"/usr/sbin/{name}" if name.startswith("if") else "")
     asked = Asked()
-    named = [Config("a", "eth0"), Config("b", "eth0")]
+    named = [Config("a", "eth0"), Config("b", "eth0", dhcp=True, key="1-2")]
     adapter(asked).down(named)
     assert asked.words == down
     for wait, wanted in ((True, up), (False, late)):
