@@ -25,6 +25,7 @@ from sim.probe import Outcome
 from sim.scenario import FileText, Step
 from sim.session import SETTLE_S, VERB_S, Context, Done, Events, differences, settle
 from sim.vocabulary import VERBS
+from sim.world import kernel
 from sim.world.disk import owner_ids
 from sim.world.machine import Machine
 from sim.world.sandbox import privileged_world
@@ -124,23 +125,7 @@ def _remember(context: Context, verb: str, name: str, before: State | None) -> N
 
 def _inside(machine: Machine, path: str) -> str:
     """A path of the machine, its folders' links resolved as the machine resolves them, its last part not."""
-    root, folder = machine.path("/"), ""
-    parts = [part for part in os.path.dirname(path).split("/") if part]
-    for _ in range(40 * (len(parts) + 1)):
-        if not parts:
-            break
-        part = parts.pop(0)
-        if part == "..":
-            folder = os.path.dirname(folder)
-            continue
-        place = os.path.join(root, folder, part)
-        if os.path.islink(place):
-            target = os.readlink(place)
-            folder = "" if target.startswith("/") else folder
-            parts = [word for word in target.split("/") if word and word != "."] + parts
-        else:
-            folder = os.path.join(folder, part)
-    return os.path.join(root, folder, os.path.basename(path))
+    return kernel.place_in(machine.path("/"), path)
 
 
 def write_file(machine: Machine, path: str, file: FileText, keep_mode: bool = True) -> None:
@@ -159,14 +144,8 @@ def write_file(machine: Machine, path: str, file: FileText, keep_mode: bool = Tr
 
 
 def follow(machine: Machine, path: str) -> str:
-    """The place of a path of the machine, every link in it resolved as the machine resolves it. Raises LabError."""
-    for _ in range(40):
-        place = _inside(machine, path)
-        if not os.path.islink(place):
-            return place
-        target = os.readlink(place)
-        path = target if target.startswith("/") else os.path.join(os.path.dirname(path), target)
-    raise LabError(f"{path}: too many levels of symbolic links")
+    """The place of a path of the machine, every link in it resolved as the machine resolves it. Raises OSError."""
+    return kernel.followed_in(machine.path("/"), path)
 
 
 def remove_file(machine: Machine, path: str) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from sim.errors import Missing
 from sim.trials import ODD
+from sim.world import kernel
 
 STANDARD = ("content", "same-length", "removed", "added")
 _ODD = {"space": b"odd name", "newline": b"odd\nname", "glob": b"odd-[a]*?", "bytes": b"odd-\xff\xfe"}
@@ -70,13 +71,16 @@ class Editor:
 
     # -- what an editor does ---------------------------------------------------------------------------------------
 
-    def at(self, path: str | bytes) -> bytes:
-        """A path of the machine as one of the laboratory's."""
-        return os.fsencode(self.root) + b"/" + os.fsencode(path).lstrip(b"/")
+    def at(self, path: str | bytes, through: bool = False) -> bytes:
+        """A path of the machine as one of the laboratory's: whatever a mechanism has made a link leads nowhere else.
+
+        `through`: a link at its end is followed, too. Raises OSError where that leads round in circles.
+        """
+        return os.fsencode((kernel.followed_in if through else kernel.place_in)(self.root, os.fsdecode(path)))
 
     def write(self, path: str | bytes, text: str) -> None:
         """New content in place, as an editor writes; made when it is not there."""
-        place = self.at(path)
+        place = self.at(path, through=True)
         os.makedirs(os.path.dirname(place), exist_ok=True)
         there = os.path.lexists(place)
         descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
@@ -129,7 +133,7 @@ class Editor:
     def dress(self, path: str, worn: bool) -> None:
         """Mode, owner and attributes that a careless copy loses (`worn`: as they are before the change)."""
         self.own(path, (1, 2) if worn else (3, 4))
-        os.chmod(self.at(path), 0o640 if worn else 0o604)
+        os.chmod(self.at(path, through=True), 0o640 if worn else 0o604)
         self.attribute(path, _ATTRIBUTE, b"old" if worn else b"new")
         self.attribute(path, _ACL, _acl(4 if worn else 6))
         self.attribute(path, _SECURE, b"old" if worn else b"new", optional=True)
@@ -137,7 +141,7 @@ class Editor:
     def own(self, path: str, owner: tuple[int, int]) -> None:
         """Owner and group. Raises Missing where a user namespace has no such users."""
         try:
-            os.chown(self.at(path), *owner)
+            os.chown(self.at(path, through=True), *owner)
         except OSError as error:
             if error.errno not in (errno.EPERM, errno.EINVAL, errno.EOVERFLOW):
                 raise
@@ -146,7 +150,7 @@ class Editor:
     def attribute(self, path: str, name: str, value: bytes, optional: bool = False) -> None:
         """An extended attribute. Raises Missing where this one cannot be set, unless it is `optional`."""
         try:
-            os.setxattr(self.at(path), name, value)
+            os.setxattr(self.at(path, through=True), name, value)
         except OSError as error:
             if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EINVAL):
                 raise
@@ -183,7 +187,7 @@ def _write(name: str, word: str) -> Act:
         elif word == "added":
             editor.write(path, "# added\n")
         else:
-            with open(editor.at(path), encoding="utf-8") as file:
+            with open(editor.at(path, through=True), encoding="utf-8") as file:
                 editor.write(path, file.read() + f"# {word}\n")
 
     return act
@@ -204,15 +208,16 @@ def _absent(name: str) -> Act:
 
 def _same_time(editor: Editor, pattern: str) -> None:
     path = editor.family.place("sim-time", pattern)
-    status = os.stat(editor.at(path))
+    place = editor.at(path, through=True)
+    status = os.stat(place)
     editor.write(path, editor.text("sim-time", "new", pattern))
-    os.utime(editor.at(path), ns=(status.st_atime_ns, status.st_mtime_ns))
+    os.utime(place, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def _aged(name: str) -> Act:
     def act(editor: Editor, pattern: str) -> None:
         _write(name, "old")(editor, pattern)
-        os.utime(editor.at(editor.family.place(name, pattern)), ns=(_OLD_TIME, _OLD_TIME))
+        os.utime(editor.at(editor.family.place(name, pattern), through=True), ns=(_OLD_TIME, _OLD_TIME))
 
     return act
 
@@ -236,7 +241,7 @@ def _metadata(kind: str) -> tuple[Act, Act]:
             if not new:
                 _write(path, "old")(editor, pattern)
             if kind == "mode":
-                os.chmod(editor.at(place), 0o600 if new else 0o644)
+                os.chmod(editor.at(place, through=True), 0o600 if new else 0o644)
             elif kind == "owner":
                 editor.own(place, (3, 4) if new else (1, 2))
             else:

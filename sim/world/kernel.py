@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import platform
 from collections.abc import Iterator
@@ -162,6 +163,41 @@ def open_in_root(root: int, path: str, flags: int) -> int:
     how = _OpenHow(flags | os.O_CLOEXEC, 0, 0x10)
     result = _libc.syscall(_OPENAT2, root, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how))
     return _check(result, path)
+
+
+def place_in(root: str, path: str) -> str:
+    """A path of the tree below `root`: links of its folders are resolved as if that were `/`, its last part is not.
+
+    Raises OSError where they lead round in circles.
+    """
+    folder = ""
+    parts = [part for part in os.path.dirname(path).split("/") if part]
+    for _ in range(40 * (len(parts) + 1)):
+        if not parts:
+            return os.path.join(root, folder, os.path.basename(path))
+        part = parts.pop(0)
+        if part == "..":
+            folder = os.path.dirname(folder)
+            continue
+        place = os.path.join(root, folder, part)
+        if os.path.islink(place):
+            target = os.readlink(place)
+            folder = "" if target.startswith("/") else folder
+            parts = [word for word in target.split("/") if word and word != "."] + parts
+        else:
+            folder = os.path.join(folder, part)
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+
+
+def followed_in(root: str, path: str) -> str:
+    """As `place_in`, and the last part is resolved too. Raises OSError."""
+    for _ in range(40):
+        place = place_in(root, path)
+        if not os.path.islink(place):
+            return place
+        target = os.readlink(place)
+        path = target if target.startswith("/") else os.path.join(os.path.dirname(path), target)
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
 
 
 @contextlib.contextmanager
