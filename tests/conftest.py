@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from missing import CI, lacking
 
 HERE = Path(__file__).parent
-CI = os.environ.get("CI") == "true"
 
 settings.register_profile("ci", derandomize=True, deadline=None)
 settings.register_profile("dev", deadline=None)
@@ -34,7 +34,7 @@ def need() -> Callable[[str], str]:
     def find(program: str) -> str:
         path = shutil.which(program)
         if path is None:
-            (pytest.fail if CI else pytest.skip)(f"the program {program} is not installed")
+            lacking(f"the program {program} is not installed")
         return path
 
     return find

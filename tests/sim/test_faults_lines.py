@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,10 +31,8 @@ exit 0
 
 
 @pytest.mark.parametrize("shell", ["dash", "bash"])
-def test_the_line_is_read_from_the_shell(shell: str, tmp_path: Path) -> None:
-    program = shutil.which(shell)
-    if program is None:
-        pytest.skip(f"the program {shell} is not installed")
+def test_the_line_is_read_from_the_shell(need: Callable[[str], str], shell: str, tmp_path: Path) -> None:
+    program = need(shell)
     script = tmp_path / "script"
     script.write_text(SCRIPT)
     (tmp_path / "stop").write_text(STOP)

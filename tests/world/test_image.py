@@ -23,8 +23,9 @@ ETC, VAR = "/etc/sysconfig/network-scripts/ifcfg-eth9", "/var/lib/note"
 
 
 @pytest.fixture(autouse=True)
-def loop_devices() -> None:
+def loop_devices(need: Callable[[str], str]) -> None:
     """Without them there is no such disk."""
+    need("mkfs.ext4")
     why = image.missing()
     if why is not None:
         pytest.skip(why)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from made_up import Said
+from missing import lacking
 
 from sim import services
 from sim.scenario import Machine
@@ -37,7 +37,7 @@ def _installed() -> Iterator[None]:
         services.missing([Machine("m", {}, services={"dns": {}}, config={"ethernets": {"eth0": {"dhcp4": True}}})])
     )
     if why:
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("; ".join(why))
+        lacking("; ".join(why))
     yield
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 from made_up import MADE_UP, Said
+from missing import lacking
 from test_leaks import all_ended, processes_of
 
 from sim.world.disk import Disk
@@ -89,7 +90,7 @@ def user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
             yield one
             shutil.rmtree(home)
             return
-    (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("no ordinary user can run this Python")
+    lacking("no ordinary user can run this Python")
 
 
 def outcomes(said: Said) -> list[tuple[str, str | None, str]]:
