@@ -100,6 +100,22 @@ def _escaped(text: str) -> str:
     return text.replace("\\", r"\e").replace("-", r"\-")
 
 
+CHOICES = {
+    "--policy": ("restore", "keep-external", "fail"),
+    "--strategy": ("minimal", "bounce-all", "netlink"),
+    "--new-devices": ("delete", "keep"),
+    "--external-ports": ("keep", "restore"),
+    "--confirm": ("auto", "ask", "token"),
+    "--probe": ("ping:", "tcp:", "dns:", "http://", "https://", "route:default", "client", "exec:"),
+    "--want": ("ping:", "tcp:", "dns:", "http://", "https://", "route:default", "client", "exec:"),
+    "--init": ("systemd", "openrc", "lsb"),
+}
+"""How the values of some options are, or begin."""
+TAKE_FILES = tuple(verb.name for verb in VERBS if "FILE..." in verb.operands)
+TAKE_NAMES = tuple(verb.name for verb in VERBS if any("NAME" in name for name in verb.operands) and verb.name != "save")
+"""The verbs that want the name of a snapshot that is there."""
+
+
 def completion(shell: str) -> str:
     """A completion script for bash, zsh or fish."""
     return {"bash": _bash, "zsh": _zsh, "fish": _fish}[shell]()
@@ -109,11 +125,15 @@ def _words(options: tuple[Option, ...]) -> str:
     return " ".join(option.name for option in options)
 
 
+def _quoted(text: str) -> str:
+    return text.replace("'", "'\\''")
+
+
 def _bash() -> str:
     cases = "\n".join(f'        {verb.name}) words="{_words((*verb.options, *COMMON))}" ;;' for verb in VERBS)
-    files = "|".join(verb.name for verb in VERBS if "FILE..." in verb.operands)
-    named = "|".join(
-        verb.name for verb in VERBS if any("NAME" in name for name in verb.operands) and verb.name != "save"
+    choices = "\n".join(
+        f'        {option}) COMPREPLY=($(compgen -W "{" ".join(values)}" -- "$word")); return ;;'
+        for option, values in CHOICES.items()
     )
     return f"""# bash completion for snapcore
 _snapcore() {{
@@ -123,10 +143,9 @@ _snapcore() {{
     done
     case $before in
         --root) COMPREPLY=($(compgen -d -- "$word")); return ;;
-        --policy) COMPREPLY=($(compgen -W "restore keep-external fail" -- "$word")); return ;;
-        --confirm) COMPREPLY=($(compgen -W "auto ask token" -- "$word")); return ;;
-        --probe|--want) COMPREPLY=($(compgen -W "ping: tcp: dns: http:// https:// route:default client exec:" -- \
-            "$word")); return ;;
+        --profile) COMPREPLY=($(compgen -f -- "$word")); return ;;
+        --only) COMPREPLY=($(compgen -W "$(ls /sys/class/net)" -- "$word")); return ;;
+{choices}
     esac
     case $verb in
         "") words="{" ".join(verb.name for verb in VERBS)} {_words(COMMON)}" ;;
@@ -134,52 +153,74 @@ _snapcore() {{
     esac
     COMPREPLY=($(compgen -W "$words" -- "$word"))
     case $verb in
-        {files}) COMPREPLY+=($(compgen -f -- "$word")) ;;
-        {named}) COMPREPLY+=($(compgen -W "$(snapcore list 2>/dev/null | cut -d' ' -f1)" -- "$word")) ;;
+        {"|".join(TAKE_FILES)}) COMPREPLY+=($(compgen -f -- "$word")) ;;
+        {"|".join(TAKE_NAMES)}) COMPREPLY+=($(compgen -W "$(snapcore list 2>/dev/null | cut -d' ' -f1)" -- "$word")) ;;
     esac
 }}
 complete -F _snapcore snapcore
 """
 
 
-def _quoted(text: str) -> str:
-    return text.replace("'", "'\\''")
-
-
 def _zsh() -> str:
     verbs = "\n".join(f"        '{verb.name}:{_quoted(verb.about)}'" for verb in VERBS)
-    options = "\n".join(
-        f"        '{o.name}[{_quoted(o.about)}]{':' + o.value + ':' if o.value else ''}'" for o in COMMON
-    )
+    common = "\n".join(f"        {_zsh_option(option)}" for option in COMMON)
+    own = {verb.name: "".join(f"            {_zsh_option(o)}\n" for o in verb.options) for verb in VERBS}
+    cases = "\n".join(f"        {name}) options+=(\n{options}        ) ;;" for name, options in own.items() if options)
     return f"""#compdef snapcore
 _snapcore() {{
-    local -a verbs options
+    local -a verbs options operands
     verbs=(
 {verbs}
     )
     options=(
-{options}
+{common}
     )
-    _arguments $options '1: :{{_describe verb verbs}}' '*:file:_files'
+    case $words[2] in
+{cases}
+    esac
+    case $words[2] in
+        {"|".join(TAKE_NAMES)}) operands=('*:snapshot:($(snapcore list 2> /dev/null | cut -d" " -f1))') ;;
+        {"|".join(TAKE_FILES)}) operands=('*:file:_files') ;;
+        try) operands=('*::command:_normal') ;;
+    esac
+    _arguments $options '1: :{{_describe verb verbs}}' $operands
 }}
 _snapcore "$@"
 """
 
 
+def _zsh_option(option: Option) -> str:
+    """As `_arguments` has it (zshcompsys(1)): brackets and colons are its own."""
+    about = option.about.replace("[", "\\[").replace("]", "\\]")
+    action = {"--root": "_files -/", "--profile": "_files", "--only": "_net_interfaces", "--client": "_pids"}.get(
+        option.name, ""
+    )
+    if option.name in CHOICES:
+        action = "({})".format(" ".join(CHOICES[option.name]).replace(":", "\\:"))
+    value = f":{option.value}:{action}" if option.value else ""
+    return f"'{'*' if option.many else ''}{option.name}[{_quoted(about)}]{value}'"
+
+
 def _fish() -> str:
     lines = ["# fish completion for snapcore", "complete -c snapcore -f"]
     for verb in VERBS:
+        seen = f"complete -c snapcore -n '__fish_seen_subcommand_from {verb.name}'"
         lines.append(f"complete -c snapcore -n __fish_use_subcommand -a {verb.name} -d '{_quoted(verb.about)}'")
-        for option in verb.options:
-            lines.append(
-                f"complete -c snapcore -n '__fish_seen_subcommand_from {verb.name}' -l {option.name[2:]}"
-                f" -d '{_quoted(option.about)}'{' -r' if option.value else ''}"
-            )
-    for option in COMMON:
-        lines.append(
-            f"complete -c snapcore -l {option.name[2:]} -d '{_quoted(option.about)}'{' -r' if option.value else ''}"
-        )
+        lines += [f"{seen} {_fish_option(option)}" for option in verb.options]
+        if verb.name in TAKE_NAMES:
+            lines.append(f"{seen} -a '(snapcore list 2> /dev/null | string split -f 1 \" \")'")
+        if verb.name in TAKE_FILES or verb.name == "try":
+            lines.append(f"{seen} -F")
+    lines += [f"complete -c snapcore {_fish_option(option)}" for option in COMMON]
     return "\n".join(lines) + "\n"
+
+
+def _fish_option(option: Option) -> str:
+    values = {"--root": "(__fish_complete_directories)", "--only": "(ls /sys/class/net)"}.get(
+        option.name, " ".join(CHOICES.get(option.name, ()))
+    )
+    value = f" -x -a '{values}'" if values else " -r -F" if option.name == "--profile" else " -x"
+    return f"-l {option.name[2:]} -d '{_quoted(option.about)}'{value if option.value else ''}"
 
 
 def main() -> int:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
+import pty
+import select
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,8 +44,8 @@ def test_the_systemd_unit_is_installed_wanted_and_removed(tmp_path: Path, progra
     assert not unit.exists() and not wants.is_symlink()
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not here")
-def test_systemd_finds_no_fault_in_the_unit(tmp_path: Path) -> None:
+def test_systemd_finds_no_fault_in_the_unit(need: Callable[[str], str], tmp_path: Path) -> None:
+    need("systemd-analyze")
     initfiles.install(str(tmp_path), ["systemd"], "/bin/true")
     unit = tmp_path / "etc/systemd/system/snapcore.service"
     done = subprocess.run(["systemd-analyze", "--man=no", "verify", unit], capture_output=True, text=True)
@@ -158,19 +161,58 @@ def test_manual_and_completions_know_every_verb_and_option() -> None:
             assert option[2:] in text.replace("\\-", "-")
 
 
+BASH = "COMP_WORDS=(snapcore {}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _snapcore; printf '%s\\n' ${{COMPREPLY[@]}}"
+FISH = "complete -C 'snapcore {}'"
+ZSH = "autoload -Uz compinit; compinit -u -D; PS1=; bindkey -e; print ready\n"
+QUESTIONS = [
+    ("ro", "rollback"),
+    ("begin --pol", "--policy"),
+    ("rollback --strategy bo", "bounce-all"),
+    ("begin --only l", "lo"),
+    ("touch /etc/passw", "/etc/passwd"),
+]
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completions_are_sound_scripts(shell: str, tmp_path: Path) -> None:
-    if shutil.which(shell) is None:
-        pytest.skip(f"{shell} is not here")
+def test_completions_are_sound_scripts(need: Callable[[str], str], shell: str, tmp_path: Path) -> None:
     script = tmp_path / "completion"
     script.write_text(manual.completion(shell))
-    assert subprocess.run([shell, "-n", script]).returncode == 0
+    assert subprocess.run([need(shell), "-n", script]).returncode == 0
 
 
-def test_bash_completes_a_verb() -> None:
-    ask = "COMP_WORDS=(snapcore ro); COMP_CWORD=1; _snapcore; echo ${COMPREPLY[@]}"
-    done = subprocess.run(["bash", "-c", manual.completion("bash") + ask], capture_output=True, text=True)
-    assert done.stdout == "rollback\n"
+@pytest.mark.parametrize(("typed", "wanted"), QUESTIONS)
+@pytest.mark.parametrize(("shell", "question"), [("bash", BASH), ("fish", FISH)])
+def test_bash_and_fish_complete(need: Callable[[str], str], shell: str, question: str, typed: str, wanted: str) -> None:
+    asked = manual.completion(shell) + question.format(typed)
+    done = subprocess.run([need(shell), "-c", asked], capture_output=True, text=True, timeout=60)
+    assert wanted in [line.partition("\t")[0] for line in done.stdout.splitlines()], done
+
+
+def test_zsh_completes(need: Callable[[str], str], tmp_path: Path) -> None:
+    (tmp_path / "_snapcore").write_text(manual.completion("zsh"))
+    words = ["env", "-i", "TERM=dumb", "PATH=/usr/bin:/bin", f"HOME={tmp_path}", need("zsh"), "-f", "-i"]
+    process, terminal = pty.fork()
+    if process == 0:
+        os.execvp(words[0], words)
+
+    def heard(text: str) -> str:
+        """What is printed until this comes, or for ten seconds."""
+        said, deadline = "", time.monotonic() + 10
+        while text not in said and select.select([terminal], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            said += os.read(terminal, 4096).decode("utf-8", "replace")
+        return said
+
+    try:
+        os.write(terminal, f"fpath=({tmp_path} $fpath); {ZSH}".encode())
+        assert "\nready" in heard("\nready")
+        for typed, wanted in QUESTIONS:
+            os.write(terminal, f"\x15snapcore {typed}\t".encode())
+            line = f"{typed.rpartition(' ')[0]} {wanted}".strip()
+            assert f"snapcore {line}" in heard(f"snapcore {line}")
+    finally:
+        os.close(terminal)
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
 
 
 @pytest.mark.parametrize(
