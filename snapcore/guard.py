@@ -110,9 +110,14 @@ def start_watcher(id: str) -> None:
 
 
 def program() -> list[str]:
-    """The words that start snapcore as it runs now: with this interpreter, from this folder or single file."""
+    """The words that start snapcore as it runs now: with this interpreter, from this folder or single file.
+
+    Where pyroute2 was found counts too: a folder of the user's, or of PYTHONPATH, is none to an isolated interpreter.
+    """
     where = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    start = f"import sys; sys.path.insert(0, {where!r}); from snapcore.cli import main; sys.exit(main())"
+    found = getattr(sys.modules.get("pyroute2"), "__file__", None)
+    also = f" sys.path.append({os.path.dirname(os.path.dirname(os.path.abspath(found)))!r});" if found else ""
+    start = f"import sys; sys.path.insert(0, {where!r});{also} from snapcore.cli import main; sys.exit(main())"
     switches = ["-I", "-B"] if sys.dont_write_bytecode else ["-I"]
     return [sys.executable or "python3", *switches, "-c", start]
 
@@ -125,7 +130,9 @@ def _as_unit(words: list[str], id: str) -> bool:
     program = shutil.which("systemd-run")
     if program is None:
         return False
-    properties = ("Restart=on-failure", "RestartSec=1", "NotifyAccess=main", f"TimeoutStartSec={READY_S:g}")
+    # KillMode: what the stack has started in a rollback, a DHCP client, outlives the watcher.
+    properties = ("Restart=on-failure", "RestartSec=1", "KillMode=process", "NotifyAccess=main",
+                  f"TimeoutStartSec={READY_S:g}")  # fmt: skip
     command = [
         program,
         "--quiet",
@@ -165,7 +172,7 @@ def _as_daemon(words: list[str]) -> None:
         if select.select([starter.stdout], [], [], READY_S)[0]:
             said = os.read(starter.stdout.fileno(), len(READY))
         if said != READY:
-            starter.kill()
+            os.killpg(starter.pid, signal.SIGKILL)  # the one that it has left in the background, too
             starter.wait()
             why = os.read(starter.stderr.fileno(), 500).decode("utf-8", "replace").strip()
             raise NotSaved(why or "it does not start")

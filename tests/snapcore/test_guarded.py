@@ -14,6 +14,8 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -660,6 +662,30 @@ def test_without_a_watcher_nothing_is_begun(
         assert host.run("status") == 3
 
 
+def test_a_watcher_that_hangs_before_it_is_ready_is_not_waited_for(
+    host: HostTree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "SYSTEMD", "/does/not/exist")
+    monkeypatch.setattr(guard, "is_this_host", lambda root: True)
+    monkeypatch.setattr(guard, "READY_S", 0.2)
+    monkeypatch.setattr(guard, "program", lambda: ["sh", "-c", "sleep 20 & exit 0"])
+    began = time.monotonic()
+    assert host.run("begin", "--timeout", "60") == 15
+    assert time.monotonic() - began < 15
+    assert host.run("status") == 3
+
+
+def test_the_watcher_finds_the_pyroute2_that_begin_has_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    module = tmp_path / "pyroute2" / "__init__.py"
+    module.parent.mkdir()
+    module.write_text("raise ImportError('the one of this test')\n")
+    monkeypatch.setitem(sys.modules, "pyroute2", types.SimpleNamespace(__file__=str(module)))  # type: ignore[arg-type]
+    interpreter, *words = guard.program()
+    begin = [interpreter, "-S", *words, "begin", "--kernel", "--root", str(tmp_path)]
+    done = subprocess.run(begin, capture_output=True, text=True, check=False)
+    assert done.returncode == 15 and "the one of this test" in done.stderr
+
+
 def test_a_watcher_that_dies_at_any_call_of_its_rollback_leaves_it_to_the_boot(
     make_host: Callable[[], HostTree], later: Any
 ) -> None:
@@ -697,6 +723,7 @@ def test_where_systemd_runs_the_watcher_is_a_unit(tmp_path: Path, monkeypatch: p
     guard.start_watcher("0123")
     given = (tmp_path / "words").read_text().splitlines()
     assert "--unit=snapcore-watch-0123" in given and "--property=Restart=on-failure" in given
+    assert "--property=KillMode=process" in given  # what `ifup` starts in a rollback goes on when the watcher has ended
     assert "--service-type=notify" in given and given[-2:] == ["watch", "0123"]
 
 
