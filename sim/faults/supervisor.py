@@ -29,6 +29,9 @@ DEATH_S = 5.0
 RETURN_S = 2.0
 """How long a call that was let go may take until the next one is looked at all the same."""
 
+_COMMAND = 1 << 13
+"""Bytes of a command line that are told: they must fit into a message, twice, each may take six in JSON."""
+
 
 class Supervisor:
     """The laboratory's end."""
@@ -380,7 +383,7 @@ def _absolute(process: int, folder: int | None, path: str) -> str:
 def _command(process: int) -> str:
     try:
         with open(f"/proc/{process}/cmdline", "rb") as file:
-            return os.fsdecode(file.read().rstrip(b"\0").replace(b"\0", b" "))
+            return os.fsdecode(file.read(_COMMAND).rstrip(b"\0").replace(b"\0", b" "))
     except OSError:
         return "?"
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import functools
 import json
 import os
+import resource
 import selectors
 import signal
 import socket
@@ -36,6 +38,12 @@ ENVIRONMENT = {
 }
 STOP_S = 5.0
 """How long a service, or the rest of the processes at shutdown, may take to stop after SIGTERM."""
+
+
+_SAID = 1 << 15
+"""Bytes of a phase's output that are told: each may take six in JSON, and a message must fit into a socket's buffer."""
+LARGEST = 1 << 30
+"""Bytes of a file in a machine, output of a command included: what prints without end must not take all memory."""
 
 
 @dataclass(frozen=True)
@@ -223,7 +231,7 @@ class Init:
                 self._lend(process, name, words[3 : 3 + count])
                 del words[: 3 + count]
         except (ValueError, IndexError, OverflowError):
-            self.say(event="note", text=f"{REQUESTS}: no request: {data!r}")
+            self.say(event="note", text=f"{REQUESTS}: no request: {data[:200]!r}")
 
     def _lend(self, process: int, name: str, arguments: list[str]) -> None:
         reply = f"/run/sim/reply.{process}"
@@ -257,7 +265,7 @@ class Init:
         """Run one phase to its end or its time-out; the boot goes on in either case (networking always starts)."""
         began = time.monotonic()
         status, why = 0, ""
-        output = os.memfd_create(phase.name, os.MFD_CLOEXEC)
+        output = new_output()
         if phase.command:
             process = self.start(["/bin/sh", "-c", phase.command], output, lambda code: self._ended(process, code))
             if not self.wait_for([process], phase.timeout_s):
@@ -265,7 +273,7 @@ class Init:
                 self._kill(process, signal.SIGKILL)
                 self.wait_for([process], STOP_S)
             status = self.exited.pop(process, -signal.SIGKILL)
-        text = os.pread(output, 1 << 16, 0).decode("utf-8", "replace")
+        text = end_of(output, _SAID)
         os.close(output)
         self.say(
             event="phase",
@@ -328,6 +336,18 @@ class Init:
         return any(name.isdigit() and name != "1" for name in os.listdir("/proc"))
 
 
+def new_output() -> int:
+    """A descriptor for what a program says. Appended to: a program may open /dev/stderr anew, and start at 0."""
+    descriptor = os.memfd_create("output", os.MFD_CLOEXEC)
+    fcntl.fcntl(descriptor, fcntl.F_SETFL, os.O_APPEND)
+    return descriptor
+
+
+def end_of(output: int, most: int) -> str:
+    """The last bytes of what a program said, in characters: there is what it failed of."""
+    return os.pread(output, most, max(0, os.fstat(output).st_size - most)).decode("utf-8", "replace")
+
+
 def become(boot: Boot, control: socket.socket) -> NoReturn:
     """From the fresh namespaces to a running system. The root is built already; never returns."""
     socket.sethostname(boot.hostname)
@@ -337,6 +357,7 @@ def become(boot: Boot, control: socket.socket) -> NoReturn:
     sysctls.loopback_up()
     kernel.drop_capabilities(kernel.FORBIDDEN)
     os.umask(0o022)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST, LARGEST))
     fds = []
     if boot.watched:
         from sim.faults import filter as seccomp  # only then is libseccomp needed

@@ -29,6 +29,8 @@ from sim.world.listen import Listener
 from sim.world.network import Switch
 
 _UNLOCK, _NUMBER = 0x40045431, 0x80045430  # TIOCSPTLCK, TIOCGPTN: ioctl_tty(2)
+_SAID = 1 << 20
+"""Bytes of a command's output that come back."""
 START_S = 20.0
 """How long namespaces and mounts may take; a boot hook or a stack has its own time-outs (`Phase`)."""
 
@@ -218,7 +220,7 @@ class Machine:
         """As `execute`, but it is not waited for. End it by `completed`."""
         running = self.running
         self._jobs += 1
-        output = os.memfd_create("output", os.MFD_CLOEXEC)
+        output = init.new_output()
         message = json.dumps({"do": "exec", "job": self._jobs, "words": list(words)}).encode()
         socket.send_fds(running.control, [message], [output])
         return Job(self._jobs, output, time.monotonic())
@@ -239,7 +241,7 @@ class Machine:
             if timed_out:
                 running.control.send(json.dumps({"do": "kill", "job": job.number}).encode())
                 self._pump(lambda: job.number in running.exits, START_S)
-            text = os.pread(job.output, 1 << 20, 0).decode("utf-8", "replace")
+            text = init.end_of(job.output, _SAID)
         finally:
             os.close(job.output)
         return Completed(running.exits.pop(job.number, -9), text, time.monotonic() - job.began, timed_out)
