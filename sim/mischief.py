@@ -126,16 +126,17 @@ def barrier(commands: Sequence[str]) -> str:
 
     Each waits for the end of a fifo of its own. Opening it for writing waits until the command's shell has opened it
     for reading (fifo(7)): once all are open, all shells stand before the barrier, and closing them lets them go.
+    A command has a shell of its own and its own lines: it may call exit, or end with a comment.
     """
     numbers = range(len(commands))
     lines = [f"rm -f {_BARRIER}.*", "mkfifo " + " ".join(f"{_BARRIER}.{n}" for n in numbers) + " || exit 125"]
-    lines += [
-        f"( read -r _ < {_BARRIER}.{n}; {command}; echo $? > {_BARRIER}.{n}.status ) > {_BARRIER}.{n}.output 2>&1 &"
-        for n, command in enumerate(commands)
-    ]
+    for n, command in enumerate(commands):
+        waits, says = f"read -r _ < {_BARRIER}.{n}", f"echo $? > {_BARRIER}.{n}.status"
+        lines.append(f"( {waits}; (\n{command}\n); {says} ) > {_BARRIER}.{n}.output 2>&1 &")
     lines += [f"exec {n + 3}> {_BARRIER}.{n}" for n in numbers]
     lines += ["exec " + " ".join(f"{n + 3}>&-" for n in numbers), "wait"]
-    lines += [f"cat {_BARRIER}.{n}.{what}" for what in ("output", "status") for n in numbers]
+    lines += [f"cat {_BARRIER}.{n}.output; echo" for n in numbers]  # its last line may have no end
+    lines += [f"cat {_BARRIER}.{n}.status" for n in numbers]
     return "\n".join(lines)
 
 

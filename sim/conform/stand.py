@@ -204,12 +204,16 @@ class Stand:
         return ended[0], ended[1]
 
     def race(self, verbs: Sequence[str]) -> tuple[list[int], str]:
-        """Verbs that start at one instant; their exit statuses and all they said. Raises LabError."""
+        """Verbs that start at one instant; their exit statuses (none when not all end) and all they said.
+
+        Raises LabError.
+        """
         done = self.machine.run(barrier([self.command(verb) for verb in verbs]), VERB_S)
-        words = done.output.split()[-len(verbs) :]
-        statuses = [int(word) for word in words if word.lstrip("-").isdigit()]
-        if done.timed_out or len(statuses) != len(verbs):
-            raise LabError(f"verbs that were started together did not end: {done.output.strip()[-500:]}")
+        if done.timed_out:
+            return [], done.output
+        statuses = [int(word) for word in done.output.split()[-len(verbs) :] if word.isdecimal()]
+        if len(statuses) != len(verbs):
+            raise LabError(f"verbs that were started together have no exit statuses: {done.output.strip()[-500:]}")
         return statuses, done.output
 
     def recorded(self, verb: str, reading: bool) -> tuple[Ended, list[Point]]:

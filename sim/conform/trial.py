@@ -274,6 +274,8 @@ class _Run:
         before = self.stand.picture()
         statuses, output = self.stand.race(verbs)
         self.say(None, output)
+        if not statuses:
+            raise _Wrong(f"{' and '.join(verbs)}, started together, do not all come to an end")
         named = {f"{verb} ({n})": (verb, status) for n, (verb, status) in enumerate(zip(verbs, statuses), 1)}
         self.one_of(named, before)
 
