@@ -109,7 +109,14 @@ def run(root: str, wish: Wish, say: Callable[[str], None]) -> Outcome:
             for number in range(1, wish.attempts + 1):
                 if number > 1:
                     say(f"{outcome.why}; attempt {number} of {wish.attempts}")
-                outcome = _Attempt(root, wish, signals, prober, terminal, say).run()
+                try:
+                    attempt = _Attempt(root, wish, signals, prober, terminal, say)
+                except (SnapcoreError, OSError) as error:
+                    if number == 1:
+                        raise
+                    say(f"attempt {number} could not begin: {reason(error)}")
+                    break
+                outcome = attempt.run()
                 outcome = outcome._replace(attempts=number, probes=prober.listed())
                 if outcome.status != EXIT_ROLLED_BACK or signals.told or not prober.cured():
                     break
@@ -304,18 +311,20 @@ class _Attempt:
             self.say(f"the watcher does not know of the command: {reason(error)}")
 
     def _stop_child(self) -> None:
-        """The command, and what it has started, as far as that stayed in its process group."""
+        """The command, and what it has started, as far as that stayed in its process group.
+
+        What does not die of it (it waits for a disk, or is another user's) is not waited for: the rollback counts.
+        """
         if self.child is None or self.child.poll() is not None:
             return
-        until = time.monotonic() + STOP_S
         for number in (signal.SIGTERM, signal.SIGKILL):
+            until = time.monotonic() + STOP_S
             try:
                 os.killpg(self.child.pid, number)
-            except ProcessLookupError:
+            except (ProcessLookupError, PermissionError):  # nobody is left in it, or it has become another user's
                 pass
             while self.child.poll() is None and time.monotonic() < until:
                 self.signals.wait(until - time.monotonic())
-        self.child.wait()
 
     # Judging.
 
@@ -410,8 +419,8 @@ class _Attempt:
             return guard.give_back(host, store, record)
 
     def _rolled_back(self, why: str) -> Outcome:
-        """The probes are measured once more: what still fails has another reason."""
-        for probe, result in self.prober.measure("again", probes.PROBE_S):
+        """The probes are measured once more: what still fails has another reason. But not when told to quit."""
+        for probe, result in () if self.signals.told else self.prober.measure("again", probes.PROBE_S):
             if not result.passed and id(probe) in self.prober.required:
                 self.say(
                     f"probe {probe.spec}: passed before the change, and does not after the rollback: {result.words}"
@@ -422,4 +431,5 @@ class _Attempt:
 def _how_it_ended(status: int) -> str:
     if status > 0:
         return f"the command ended with {status}"
-    return f"the command was killed by {signal.Signals(-status).name}"
+    names = {each.value: each.name for each in signal.Signals}  # most real-time signals have none: signal(7)
+    return f"the command was killed by {names.get(-status, f'signal {-status}')}"

@@ -4,6 +4,7 @@ tests/world/test_guard.py.)"""
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -26,6 +27,7 @@ from snapcore_hosts import HostTree, change
 
 from snapcore import attempt, cli, guard, state, store, watch, words
 from snapcore import host as host_module
+from snapcore.errors import NotSaved
 from snapcore.waiting import Signals
 
 WHERE = str(Path(cli.__file__).parents[1])
@@ -399,7 +401,12 @@ def test_a_change_that_works_is_kept(host: HostTree, file: Path, capsys: pytest.
 
 @pytest.mark.parametrize(
     ("command", "why"),
-    [("exit 3", "ended with 3"), ("kill -9 $$", "SIGKILL"), ("exec /does/not/exist", "ended with 12")],
+    [
+        ("exit 3", "ended with 3"),
+        ("kill -9 $$", "SIGKILL"),
+        ("kill -40 $$", "signal 40"),
+        ("exec /does/not/exist", "ended with 12"),
+    ],
 )
 def test_a_command_that_fails_is_undone(
     host: HostTree, file: Path, command: str, why: str, capsys: pytest.CaptureFixture[str]
@@ -563,6 +570,51 @@ def test_told_to_quit_it_is_undone(host: HostTree, file: Path, number: int) -> N
     assert host.seen() == old
 
 
+def test_told_to_quit_it_says_nothing_of_probes_that_were_not_measured_again(host: HostTree, file: Path) -> None:
+    trying = Trying(host, "--timeout", "60", "--confirm", "token", "--token", "mine", "--probe", "exec:true")
+    trying.says("--token mine")
+    trying.process.send_signal(signal.SIGTERM)
+    _, printed = trying.process.communicate(timeout=LONG_S)
+    assert trying.process.returncode == 10
+    assert "told to quit (SIGTERM)" in printed and "does not after the rollback" not in printed
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it still runs
+def test_a_command_that_may_not_be_stopped_keeps_nothing_from_being_undone(
+    host: HostTree, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(group: int, number: int) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    old = host.seen()
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    monkeypatch.setattr(os, "killpg", refuse)  # as where the command is another user's
+    assert tried(host, "--timeout", "1.5", command=f"echo NEW=1 > {file}; exec cat {fifo}") == 10
+    assert host.seen() == old
+    with open(fifo, "wb"):
+        pass  # lets it end
+
+
+def test_an_attempt_that_can_not_begin_leaves_the_last_ones_word(
+    host: HostTree, file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real, begun = guard.begin, []
+
+    def once(*arguments: Any) -> guard.Begin:
+        if begun:
+            raise NotSaved("no room")
+        begun.append(real(*arguments))
+        return begun[0]
+
+    monkeypatch.setattr(guard, "begin", once)
+    assert tried(host, "--attempts", "3", "--json", command=f"echo NEW=1 > {file}; exit 7") == 10
+    printed = capsys.readouterr()
+    shown = json.loads(printed.out.splitlines()[-1])
+    assert shown["attempts"] == 1 and shown["undone"] and "ended with 7" in shown["why"]
+    assert "attempt 2 could not begin: no room" in printed.err
+
+
 def test_hung_up_it_is_undone_where_the_loss_of_the_client_counts(host: HostTree, file: Path) -> None:
     old = host.seen()
     trying = Trying(host, "--timeout", "60", "--confirm", "token", "--token", "mine", "--client-loss")
@@ -679,7 +731,7 @@ def test_the_watcher_finds_the_pyroute2_that_begin_has_found(monkeypatch: pytest
     module = tmp_path / "pyroute2" / "__init__.py"
     module.parent.mkdir()
     module.write_text("raise ImportError('the one of this test')\n")
-    monkeypatch.setitem(sys.modules, "pyroute2", types.SimpleNamespace(__file__=str(module)))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "pyroute2", types.SimpleNamespace(__file__=str(module)))
     interpreter, *words = guard.program()
     begin = [interpreter, "-S", *words, "begin", "--kernel", "--root", str(tmp_path)]
     done = subprocess.run(begin, capture_output=True, text=True, check=False)
