@@ -126,10 +126,12 @@ def _guarded_terms(arguments: Arguments, terms: Terms) -> Terms:
 
 def _try(arguments: Arguments) -> int:
     from snapcore import attempt, probes, profiles
+    from snapcore.words import whole
 
     if arguments.confirm not in attempt.CONFIRMATIONS:
         raise Usage(f"--confirm {arguments.confirm}: {', '.join(attempt.CONFIRMATIONS)}")
-    if not arguments.attempts.isdecimal() or not 0 < int(arguments.attempts) <= attempt.MOST_ATTEMPTS:
+    attempts = whole(arguments.attempts, attempt.MOST_ATTEMPTS)
+    if attempts < 1:
         raise Usage(f"--attempts {arguments.attempts}: a number is wanted, 1 to {attempt.MOST_ATTEMPTS}")
     arguments.timeout = arguments.timeout or "60"
     required = arguments.probe
@@ -146,7 +148,7 @@ def _try(arguments: Arguments) -> int:
             command=arguments.operands,
             covers=[profile.cover() for profile in profiles.chosen(arguments.profile)],
             terms=terms,
-            attempts=int(arguments.attempts),
+            attempts=attempts,
             required=[probes.parse(spec, attempt.provoke) for spec in required],
             wanted=[probes.parse(spec, attempt.provoke) for spec in arguments.want],
             confirm=arguments.confirm,
@@ -197,6 +199,7 @@ def _watch(arguments: Arguments) -> int:
 def _terms(arguments: Arguments) -> tuple[Terms, list[str]]:
     """How a transaction is to be begun, and what is to be said about that; `Usage`."""
     from snapcore import transaction
+    from snapcore.words import is_this_host
 
     if arguments.policy not in transaction.POLICIES:
         raise Usage(f"--policy {arguments.policy}: {', '.join(transaction.POLICIES)}")
@@ -215,18 +218,12 @@ def _terms(arguments: Arguments) -> tuple[Terms, list[str]]:
         raise Usage("--kernel and --no-kernel: one of them")
     if arguments.kernel:
         return terms._replace(kernel=True), []
-    if arguments.no_kernel or not _is_this_host(arguments.root):
+    if arguments.no_kernel or not is_this_host(arguments.root):
         return terms, []
     from snapcore import kernel
 
     why = kernel.missing()
     return terms._replace(kernel=not why), [f"running state is not saved, the files alone are: {why}"] if why else []
-
-
-def _is_this_host(root: str) -> bool:
-    import os
-
-    return os.path.abspath(root) == "/"
 
 
 def _ways(arguments: Arguments) -> Ways | None:
@@ -421,11 +418,12 @@ def _plan(arguments: Arguments) -> int:
 
 def _load(arguments: Arguments) -> int:
     from snapcore import snapshots, transaction
+    from snapcore.words import is_this_host
 
     _outlive_the_terminal()
     claim = transaction.Claim(arguments.token, arguments.force)
     with _opened(arguments) as (host, store):
-        apply = _is_this_host(arguments.root) and not arguments.no_kernel
+        apply = is_this_host(arguments.root) and not arguments.no_kernel
         loaded = snapshots.load(host, store, arguments.operands[0], claim, apply)
     _notes(loaded.notes)
     if arguments.json:
@@ -445,11 +443,13 @@ def _delete(arguments: Arguments) -> int:
 
 def _prune(arguments: Arguments) -> int:
     from snapcore import snapshots
+    from snapcore.words import whole
 
-    if not arguments.keep.isdecimal():
+    keep = whole(arguments.keep, sys.maxsize)
+    if keep < 0:
         raise Usage(f"--keep {arguments.keep}: a number of snapshots is wanted")
     with _opened(arguments) as (_, store):
-        gone = snapshots.prune(store, int(arguments.keep))
+        gone = snapshots.prune(store, keep)
     if arguments.json:
         return _print_json({"status": 0, "deleted": gone})
     for name in gone:

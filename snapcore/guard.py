@@ -16,7 +16,7 @@ from snapcore import phase, transaction
 from snapcore.errors import Corrupt, DeadlinePassed, Incomplete, Locked, NotSaved, RolledBackInstead, Usage, WrongState
 from snapcore.values import NamedTuple
 from snapcore.waiting import process, signal_group
-from snapcore.words import left_s, now, process_fields, process_name, reason
+from snapcore.words import is_this_host, left_s, now, parent, process_name, reason, whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ READY_S = 20.0
 """How long the watcher may take to start."""
 READY = b"ready\n"
 LONGEST_S = 7 * 86400
+MOST_PROCESSES = 1 << 22
+"""Numbers of processes are smaller (proc(5), pid_max)."""
 SYSTEMD = "/run/systemd/system"
 """Is there where systemd is PID 1 (sd_booted(3))."""
 WRAPPERS = frozenset(["sudo", "doas", "run0", "pkexec", "env", "timeout", "nice", "setsid", "nohup"])
@@ -62,23 +64,18 @@ def clients(pid: str = "", trying: bool = False) -> tuple[Process, ...]:
     """
     mine = (process(os.getpid()),) if trying else ()
     if pid:
-        found = process(int(pid)) if pid.isascii() and pid.isdecimal() else None
-        if found is None or found.start < 0:
+        found = process(whole(pid, MOST_PROCESSES))
+        if found.start < 0:
             raise Usage(f"--client {pid}: the number of a process that runs is wanted")
         return (found, *mine)
     number = os.getppid()
     while process_name(number) in WRAPPERS:
-        number = int((process_fields(number) or ["", "0"])[1])
+        number = parent(number)
     if number > 1:
         return (process(number), *mine)
     if not mine:
         raise Usage("--client-loss: who called can't be told, or is gone already; name a process: --client PID")
     return mine
-
-
-def is_this_host(root: str) -> bool:
-    """Whether a tree is that of the running host, and not some folder."""
-    return os.path.abspath(root) == "/"
 
 
 # Beginning.

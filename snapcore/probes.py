@@ -18,6 +18,7 @@ from abc import ABC, abstractmethod
 from snapcore.errors import Usage
 from snapcore.files import shown
 from snapcore.values import NamedTuple
+from snapcore.words import parent, whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,9 +70,10 @@ class Probe(ABC):
         return Usage(f"probe {shown(self.spec)}: {what}; valid: {KINDS[self.spec.partition(':')[0]]}")
 
     def _port(self, text: str) -> int:
-        if not (text.isascii() and text.isdecimal() and 0 < int(text) < 1 << 16):
+        port = whole(text, 65535)
+        if port < 1:
             raise self._wrong(f"{text!r} is no port (1 to 65535)")
-        return int(text)
+        return port
 
 
 def parse(spec: str, provoke: Callable[[], None] | None = None) -> Probe:
@@ -297,9 +299,9 @@ class Ping(Probe):
             raise self._wrong("a host is wanted")
         for option in options:
             name, _, number = option.partition("=")
-            if name != "size" or not (number.isascii() and number.isdecimal()) or int(number) > 65000:
+            self.size = whole(number, 65000)
+            if name != "size" or self.size < 0:
                 raise self._wrong(f"{option!r} is unknown (0 to 65000 bytes)")
-            self.size = int(number)
 
     def measure(self, until: float) -> str:
         problem: Exception = Failed("no address")
@@ -565,8 +567,8 @@ def client_connection() -> Connection | None:
     """The TCP connection that this session came by: SSH_CONNECTION's, or one that an ancestor has accepted."""
     table = tcp_table()
     words = os.environ.get("SSH_CONNECTION", "").split()
-    if len(words) == 4 and words[1].isdecimal() and words[3].isdecimal():
-        named = Connection((words[2], int(words[3])), (words[0], int(words[1])))
+    if len(words) == 4:
+        named = Connection((words[2], whole(words[3], 65535)), (words[0], whole(words[1], 65535)))
         if named in (connection for _, connection, state in table if state == _ESTABLISHED):
             return named
     accepted = {connection.local[1] for _, connection, state in table if state == _LISTEN}
@@ -578,14 +580,6 @@ def client_connection() -> Connection | None:
                 return sockets[inode]
         pid = parent(pid)
     return None
-
-
-def parent(pid: int) -> int:
-    """A process's parent; 0 where it can't be told."""
-    from snapcore.words import process_fields
-
-    fields = process_fields(pid)
-    return int(fields[1]) if fields else 0
 
 
 def _sockets_of(pid: int) -> list[str]:

@@ -46,6 +46,8 @@ COMMON = (
     Option("--help", "print this"),
 )
 
+MAY_BE_EMPTY = frozenset(["--token", "--label"])
+
 LABEL = Option("--label", "a word for people, shown by status and list", "TEXT")
 
 RUNNING = (
@@ -220,6 +222,8 @@ def parse(words: list[str]) -> Arguments:
             if not rest:
                 raise Usage(f"option {name} needs a value: {option.value}")
             value = rest.pop(0)
+        if not value and option.name not in MAY_BE_EMPTY:  # a variable that was never set: no way to lose a deadline
+            raise Usage(f"option {name} needs a value: {option.value}")
         if option.many:
             getattr(arguments, option.field).append(value)
         else:
@@ -257,8 +261,6 @@ def _with_verb(arguments: Arguments, given: list[str]) -> Arguments:
     if not arguments.help and not needed <= len(arguments.operands) <= most:
         wanted = " ".join(verb.operands) or "no arguments"
         raise Usage(f"{verb.name} takes {wanted}; given: {' '.join(arguments.operands) or 'none'}")
-    if not arguments.root:
-        raise Usage("option --root needs a folder")
     return arguments
 
 

@@ -21,6 +21,18 @@ def held_by(record: Record) -> str:
     )
 
 
+def whole(text: str, most: int) -> int:
+    """A number as people write it, 0 to `most`; -1 for any other text."""
+    digits = text.lstrip("0") or text[:1]
+    fits = text.isascii() and text.isdecimal() and len(digits) <= len(str(most))  # int() refuses very long ones
+    return int(digits) if fits and int(digits) <= most else -1
+
+
+def is_this_host(root: str) -> bool:
+    """Whether a tree is that of the running host, and not some folder."""
+    return os.path.abspath(root) == "/"
+
+
 def user(uid: int) -> str:
     import pwd
 
@@ -85,7 +97,7 @@ def log(root: str, line: str) -> None:
     """To the system's log, where stderr may go nowhere. Of this host only."""
     import syslog
 
-    if os.path.abspath(root) == "/":
+    if is_this_host(root):
         syslog.openlog("snapcore", syslog.LOG_PID, syslog.LOG_DAEMON)
         syslog.syslog(syslog.LOG_ERR, shown(line))
 
@@ -97,6 +109,12 @@ def process_fields(pid: int) -> list[str]:
             return file.read().rpartition(b")")[2].decode("ascii", "replace").split()
     except OSError:
         return []
+
+
+def parent(pid: int) -> int:
+    """A process's parent; 0 where it can't be told."""
+    fields = process_fields(pid)
+    return int(fields[1]) if fields else 0
 
 
 def process_name(pid: int) -> str:

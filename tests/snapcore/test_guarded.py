@@ -79,6 +79,24 @@ def test_a_client_needs_a_deadline_and_must_be_there(host: HostTree, words: list
     assert host.run("status") == 3
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["begin", "--timeout", ""],
+        ["begin", "--timeout="],
+        ["begin", "--timeout", "60", "--client", ""],
+        ["begin", "--timeout", "60", "--client", "9" * 5000],
+        ["begin", "--only", ""],
+        ["try", "--attempts", "9" * 5000, "true"],
+        ["try", "--probe", "ping:192.0.2.1,size=" + "9" * 5000, "true"],
+        ["prune", "--keep", "9" * 5000],
+    ],
+)
+def test_a_value_that_is_missing_or_far_too_long_is_refused(host: HostTree, words: list[str]) -> None:
+    assert host.run(*words) == 2
+    assert host.run("status") == 3
+
+
 def test_confirmed_in_time_it_is_kept(host: HostTree, later: Any) -> None:
     assert host.run("begin", "--timeout", "60") == 0
     change(host.root)
@@ -691,10 +709,10 @@ def test_wrappers_are_not_taken_for_the_client(monkeypatch: pytest.MonkeyPatch) 
     names = {12: "sudo", 11: "timeout", 10: "bash"}
     monkeypatch.setattr(os, "getppid", lambda: 12)
     monkeypatch.setattr(guard, "process_name", lambda pid: names.get(pid, ""))
-    monkeypatch.setattr(guard, "process_fields", lambda pid: ["S", str(pid - 1)])
+    monkeypatch.setattr(guard, "parent", lambda pid: pid - 1)
     assert [each.pid for each in guard.clients()] == [10]
     assert [each.pid for each in guard.clients(trying=True)] == [10, os.getpid()]
-    monkeypatch.setattr(guard, "process_fields", lambda pid: ["S", "1"])  # called by init: nobody whose end counts
+    monkeypatch.setattr(guard, "parent", lambda pid: 1)  # called by init: nobody whose end counts
     with pytest.raises(guard.Usage):
         guard.clients()
     assert [each.pid for each in guard.clients(trying=True)] == [os.getpid()]
