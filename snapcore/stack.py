@@ -284,17 +284,22 @@ def stanzas(text: str) -> Iterator[tuple[str, str, bool]]:
         yield name, "\n".join(lines), dhcp
 
 
+NETIF_LINKS = "/run/systemd/netif/links"
+"""networkd's notes on each device, named by its index; libsystemd's sd_network_link_get_setup_state reads them, too."""
+
+
 class Networkd(Stack):
     """systemd-networkd: a reload reconfigures the interfaces that changed files are about, and those alone.
 
-    To ask for these by name (`networkctl reconfigure`) after that would take their addresses away a second time.
+    To ask for these by name (`networkctl reconfigure`) after that would take their addresses away a second time. One
+    that networkd has given up on (`failed`) has to be asked for: a reload passes it over.
     """
 
     name = family = "networkd"
     daemon = reloads = True
 
     def found(self) -> bool:
-        return bool(program("networkctl")) and os.path.exists("/run/systemd/netif/links")
+        return bool(program("networkctl")) and os.path.exists(NETIF_LINKS)
 
     def configs(self, files: dict[str, str], cover: Cover) -> dict[str, Config]:
         found: dict[str, Config] = {}
@@ -309,15 +314,24 @@ class Networkd(Stack):
         return found
 
     def reload(self, changed: Sequence[Config]) -> list[Ran]:
-        return [_reload_networkd(self._run)]
+        return [
+            self._run([program("networkctl"), "reload"]),
+            *self.up([each for each in changed if _failed(each.device)]),
+        ]
 
     def up(self, configs: Sequence[Config], wait: bool = True) -> list[Ran]:
         devices = sorted({each.device for each in configs if each.device})
         return [self._run([program("networkctl"), "reconfigure", *devices])] if devices else []
 
 
-def _reload_networkd(run: Callable[..., Ran]) -> Ran:
-    return run([program("networkctl"), "reload"])
+def _failed(device: str) -> bool:
+    import socket
+
+    try:
+        with open(f"{NETIF_LINKS}/{socket.if_nametoindex(device)}", encoding="utf-8", errors="replace") as file:
+            return "ADMIN_STATE=failed" in file.read().splitlines()
+    except OSError:
+        return False
 
 
 NM_DEVICES = "/run/NetworkManager/devices"
@@ -401,8 +415,9 @@ def _keyfile_rank(values: dict[str, str]) -> int:
     return {"bridge": 0, "bond": 0, "team": 0, "vrf": 0, "vlan": 3}.get(values.get("connection.type", ""), 2)
 
 
-SYSTEMD = "/run/systemd/system"
-"""Where this is, systemd is PID 1 (sd_booted(3))."""
+SYSTEMD = "/run/systemd/private"
+"""The socket by which systemctl talks to a systemd that is PID 1. The folder of sd_booted(3) does not tell: netplan
+makes it."""
 
 
 class Netplan(Stack):
@@ -434,11 +449,10 @@ class Netplan(Stack):
         generated = self._run([program("netplan"), "generate"])
         if generated.status:
             return [generated]
-        if os.path.isdir(SYSTEMD):  # apply calls systemctl
+        if os.path.exists(SYSTEMD):  # apply calls systemctl
             return [self._run([program("netplan"), "apply"])]
-        networkd = [_reload_networkd(self._run)] if Networkd(self._run).found() else []
-        manager = NetworkManager(self._run)
-        return networkd + (manager.reload([Config("", "", setting=True)]) if manager.found() else [])
+        renderers = [each for each in (Networkd(self._run), NetworkManager(self._run)) if each.found()]
+        return [ran for each in renderers for ran in each.reload([Config("", "", setting=True)])]
 
 
 def _sections(text: str) -> dict[str, str]:

@@ -160,6 +160,19 @@ def test_netplan_applies_by_systemd_or_tells_the_renderer(
     assert asked.words == ["netplan generate", "netplan apply" if booted else "networkctl reload"]
 
 
+def test_networkd_is_asked_by_name_only_for_what_it_has_given_up_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stack, "NETIF_LINKS", str(tmp_path))
+    (tmp_path / "1").write_text("ADMIN_STATE=configured\n")
+    asked = Asked()
+    changed = [Config("a", "lo"), Config("b", "not-there"), Config("c", "")]
+    stack.Networkd(asked).reload(changed)
+    (tmp_path / "1").write_text("ADMIN_STATE=failed\n")
+    stack.Networkd(asked).reload(changed)
+    assert [words.partition(" ")[2] for words in asked.words] == ["reload", "reload", "reconfigure lo"]
+
+
 def test_networkmanager_reads_its_settings_again_before_its_profiles() -> None:
     asked = Asked()
     stack.NetworkManager(asked).reload([Config("conf", "", setting=True)])
