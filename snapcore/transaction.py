@@ -499,7 +499,8 @@ class _Rollback:
         again = [
             each for each in restore.compare(self.host, self.covers, self.saved)[1] if each.path not in self.spared
         ]
-        told = [each for each in again if each.path.startswith(("etc/resolv.conf", "run/NetworkManager/"))]
+        made_up = "run/NetworkManager/system-connections/"
+        told = [each for each in again if each.path == "etc/resolv.conf" or each.path.startswith(made_up)]
         self.notes.extend(f"written again since it was given back: {each}" for each in told)
         return [f"changed again by others since it was given back: {each}" for each in again if each not in told]
 
