@@ -46,10 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _print(usage.help_text(arguments.verb))
         return VERBS[arguments.verb](arguments)
     except SnapcoreError as error:
-        return _refuse(error, as_json="--json" in words)
+        return _refuse(error, as_json=arguments.json if arguments else "--json" in words)
     except OSError as error:
         name = f"{error.filename}: " if error.filename is not None else ""
-        return _refuse(SnapcoreError(f"{name}{error.strerror or error}"), as_json="--json" in words)
+        refused = SnapcoreError(f"{name}{error.strerror or error}")
+        return _refuse(refused, as_json=arguments.json if arguments else "--json" in words)
     except KeyboardInterrupt:
         return _refuse(SnapcoreError("interrupted"), as_json=False)
 
@@ -108,6 +109,7 @@ def _undo_expired(host: Host, store: Store) -> None:
         return  # the verb itself says so
     from snapcore import guard
 
+    _outlive_the_terminal()
     _notes(guard.undo_expired(host, store))
 
 
@@ -183,6 +185,7 @@ def _extend(arguments: Arguments) -> int:
     from snapcore import guard, transaction
 
     more_s = guard.seconds(arguments.operands[0], "extend")
+    _outlive_the_terminal()
     with _opened(arguments) as (host, store):
         record = guard.extend(host, store, more_s, transaction.Claim(arguments.token, arguments.force))
     if arguments.json:
@@ -279,6 +282,7 @@ def _touch(arguments: Arguments) -> int:
 def _commit(arguments: Arguments) -> int:
     from snapcore import guard, transaction
 
+    _outlive_the_terminal()
     with _opened(arguments) as (host, store):
         done = guard.commit(host, store, transaction.Claim(arguments.token, arguments.force))
     _notes(done.notes)
@@ -316,11 +320,14 @@ def _boot(arguments: Arguments) -> int:
 
 
 def _outlive_the_terminal() -> None:
-    """A rollback may be what cuts the connection that it was started over."""
+    """A rollback may be what cuts the connection that it was started over; and what comes too late is one.
+
+    The hang-up is caught, not ignored: what the stack starts would ignore it, too.
+    """
     import signal
 
     try:
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, lambda number, frame: None)
     except ValueError:  # not the main thread: a library's caller decides
         pass
 
@@ -509,10 +516,10 @@ def _guarded(arguments: Arguments, store: Store) -> tuple[Record | None, dict[st
 
     with _opened(arguments):
         record = store.record()
-    if record is None:
-        return None, {}
-    left = left_s(record)
-    return record, {"left_s": None if left is None else round(left, 3), "watcher": guard.watcher(store, record)}
+    left = None if record is None else left_s(record)
+    if record is None or left is None:  # it was rolled back; and perhaps another one was begun
+        return record, {}
+    return record, {"left_s": round(left, 3), "watcher": guard.watcher(store, record)}
 
 
 def _deadline_in_words(record: Record, guarded: dict[str, Any]) -> str:
@@ -522,7 +529,9 @@ def _deadline_in_words(record: Record, guarded: dict[str, Any]) -> str:
         if left > 0
         else f"the deadline, {record.deadline}, has passed"
     )
-    watched = f"watched by process {guarded['watcher']}" if guarded["watcher"] else "nobody watches it"
+    watched = {0: "nobody watches it", -1: "it is watched"}.get(
+        guarded["watcher"], f"watched by process {guarded['watcher']}"
+    )
     clients = ", ".join(f"process {client.pid}" for client in record.clients)
     return "; ".join([when, watched, *([f"or when {clients} is gone"] if clients else [])])
 

@@ -152,6 +152,68 @@ def test_a_call_that_finds_an_expired_transaction_without_its_watcher_undoes_it_
     assert "rolled back" in printed.err + printed.out
 
 
+HANGS_UP = f"""
+import os, signal, subprocess, sys
+sys.path.insert(0, {WHERE!r})
+from snapcore import cli, guard, words
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+clock, real = words.boottime, guard.give_back
+def give_back(*arguments):
+    os.kill(os.getpid(), signal.SIGHUP)
+    print(subprocess.run(["sh", "-c", "kill -HUP $$"]).returncode, flush=True)
+    return real(*arguments)
+words.boottime, guard.give_back = lambda: clock() + 61, give_back
+sys.exit(cli.main(sys.argv[1:]))
+"""
+"""At the deadline, a session whose connection the rollback cuts off."""
+
+
+@pytest.mark.parametrize(("verb", "status"), [("commit", 10), ("status", 3), ("begin", 0)])
+def test_what_comes_too_late_outlives_the_terminal_and_what_it_starts_still_hears_of_its_end(
+    host: HostTree, verb: str, status: int
+) -> None:
+    old = host.seen()
+    assert host.run("begin", "--timeout", "60") == 0
+    change(host.root)
+    words = [sys.executable, "-I", "-c", HANGS_UP, verb, "--root", str(host.root)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == status, done.stderr
+    assert done.stdout.splitlines()[0] == str(-signal.SIGHUP)
+    assert host.seen() == old
+
+
+def test_status_of_a_transaction_that_another_one_replaces_meanwhile(
+    host: HostTree, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = cli._opened
+
+    def late(arguments: Any) -> Any:
+        monkeypatch.setattr(cli, "_opened", real)
+        assert host.run("commit") == host.run("begin", "--label", "another") == 0
+        return real(arguments)
+
+    assert host.run("begin", "--timeout", "60") == 0
+    monkeypatch.setattr(cli, "_opened", late)
+    assert host.run("status") == 0
+    assert "another" in capsys.readouterr().out
+
+
+def test_status_of_a_watcher_whose_number_is_not_known(
+    host: HostTree, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert host.run("begin", "--timeout", "60") == 0
+    monkeypatch.setattr(guard, "watcher", lambda store, record: -1)
+    assert host.run("status") == 0
+    assert "; it is watched" in capsys.readouterr().out
+
+
+def test_the_json_of_the_command_that_is_tried_is_none_of_ours(
+    host: HostTree, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["try", "--root", str(host.root), "--confirm", "x", "--", "ip", "--json"]) == 2
+    assert capsys.readouterr().out == ""
+
+
 def test_what_another_boot_has_left_with_a_deadline_is_over(host: HostTree, monkeypatch: pytest.MonkeyPatch) -> None:
     old = host.seen()
     assert host.run("begin", "--timeout", "6000") == 0
