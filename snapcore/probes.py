@@ -262,7 +262,7 @@ def default_routes(folder: str = "/proc/net") -> frozenset[str]:
 def _lines(path: str) -> list[str]:
     """A table of the kernel; [] where it has none (no IPv6)."""
     try:
-        with open(path, encoding="ascii") as file:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:  # a device has any name
             return file.readlines()
     except FileNotFoundError:
         return []

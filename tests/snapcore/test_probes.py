@@ -229,6 +229,12 @@ def test_a_default_route_is_one_that_leads_somewhere(
     assert probes.default_routes(str(tmp_path)) == families
 
 
+def test_a_default_route_by_a_device_of_any_name_is_one(tmp_path: Path) -> None:
+    line = b"b\xc3\xb6se\xff0\t00000000\t010200C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n"
+    (tmp_path / "route").write_bytes(b"Iface\tDestination\n" + line)
+    assert probes.default_routes(str(tmp_path)) == {"IPv4"}
+
+
 def test_each_family_that_had_a_default_route_must_have_one(monkeypatch: pytest.MonkeyPatch) -> None:
     probe = probes.parse("route:default")
     seen = []
