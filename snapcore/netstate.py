@@ -38,6 +38,12 @@ KERNEL = 2
 NO_RULES = "\n"
 """`State.nft` of an empty rule set; "" is one that was not asked for."""
 NONE: dict[str, Any] = {}
+FALLBACKS = {
+    "tunl0": "ipip", "gre0": "gre", "gretap0": "gretap", "erspan0": "erspan", "sit0": "sit", "ip_vti0": "vti",
+    "ip6tnl0": "ip6tnl", "ip6gre0": "ip6gre", "ip6_vti0": "vti6",
+}  # fmt: skip
+"""Tunnels that are there with their module, in each namespace, by kind (Documentation/admin-guide/sysctl/net.rst,
+fb_tunnels_only_for_init_net)."""
 
 
 class Link(NamedTuple):
@@ -367,17 +373,21 @@ def vlan_words(vlan: Vlan) -> str:
 def kept(old: State, now: State, new_devices: str = "delete", external_ports: str = "keep") -> frozenset[str]:
     """The devices of `now` that `old` does not know and that stay.
 
-    All of them with `new_devices="keep"`; hardware always. With `external_ports="keep"` what somebody else has put
+    All of them with `new_devices="keep"`; hardware always, and the tunnels without an end that a module brings along
+    when it is loaded (`FALLBACKS`): the kernel deletes neither. With `external_ports="keep"` what somebody else has put
     under a master of `old`: a veth whose other end is in another namespace (a container's), a tap device (a guest's).
     """
 
-    def stays(link: Link) -> bool:
+    def stays(name: str, link: Link) -> bool:
         guest = link.kind == "tun" or (link.kind == "veth" and link.foreign)
         return (
-            new_devices == "keep" or not link.kind or (external_ports == "keep" and guest and link.master in old.links)
+            new_devices == "keep"
+            or not link.kind
+            or FALLBACKS.get(name) == link.kind
+            or (external_ports == "keep" and guest and link.master in old.links)
         )
 
-    return frozenset(name for name, link in now.links.items() if name not in old.links and stays(link))
+    return frozenset(name for name, link in now.links.items() if name not in old.links and stays(name, link))
 
 
 def differences(

@@ -31,6 +31,12 @@ def test_nothing_is_done_where_nothing_differs() -> None:
     assert steps(state, state) == []
 
 
+def test_a_tunnel_that_came_with_its_module_is_left_alone() -> None:
+    old, now = links(eth0=ETH0), links(eth0=ETH0, tunl0=Link("ipip"), tun1=Link("ipip"))
+    assert steps(old, now) == ["tun1: delete (ipip, new)"]
+    assert [change.interface for change in netstate.differences(old, now)] == ["tun1"]
+
+
 def test_new_devices_go_children_first_unless_they_are_kept() -> None:
     old = links(eth0=ETH0)
     now = links(
