@@ -177,28 +177,25 @@ class _Session:
                 sysctls=_sysctls(links),
                 qdiscs=self._qdiscs(),
             )
-        except self.error as error:
-            raise Unavailable(f"netlink: {_reason(error)}") from None
-        except self.interrupted:
-            raise Unavailable(f"netlink: what is read keeps changing ({READS} times)") from None
         except OSError as error:
             raise Unavailable(f"netlink: {error}") from None
         return state._replace(nft=_nft()) if nft else state
 
     def _dump(self, ask: Callable[[], Any]) -> list[Any]:
-        """All messages of a list; asked for again where the list changed meanwhile (NLM_F_DUMP_INTR)."""
-        for attempt in range(READS):
+        """All messages of a list; asked for again where the list changed meanwhile (NLM_F_DUMP_INTR). `Unavailable`."""
+        for _ in range(READS):
             try:
                 return list(ask())
             except self.interrupted:
-                if attempt == READS - 1:
-                    raise
-        return []
+                continue
+            except self.error as error:
+                raise Unavailable(f"netlink: {_reason(error)}") from None
+        raise Unavailable(f"netlink: what is read keeps changing ({READS} times)")
 
     def look(self) -> list[Any]:
         """All links; takes down their names."""
         messages = self._dump(self.ip.get_links)
-        self.names = {message["index"]: message.get_attr("IFLA_IFNAME") for message in messages}
+        self.names = {message["index"]: netmessage.text(message.get_attr("IFLA_IFNAME")) for message in messages}
         self.indexes = {name: index for index, name in self.names.items()}
         return messages
 
@@ -571,20 +568,30 @@ def _take(found: dict[str, str], path: str) -> None:
 
 def _nft(text: str = "") -> str:
     """The rule set without what counts by itself; with `text`, puts that in its place first, all of it or nothing."""
+    if text:
+        _ask_nft("-f", "-", script="flush ruleset\n" + text)
+    return _ask_nft("-s", "list", "ruleset") or netstate.NO_RULES
+
+
+def _ask_nft(*words: str, script: str = "") -> str:
+    """What nft(8) prints. Bytes stay what they are, whatever the locale is: a comment may be in any."""
     import subprocess
 
     try:
-        if text:
-            script = "flush ruleset\n" + text
-            subprocess.run(["nft", "-f", "-"], input=script, capture_output=True, text=True, timeout=NFT_S, check=True)
         done = subprocess.run(
-            ["nft", "-s", "list", "ruleset"], capture_output=True, text=True, timeout=NFT_S, check=True
+            ["nft", *words],
+            input=script,
+            capture_output=True,
+            encoding="utf-8",
+            errors="surrogateescape",
+            timeout=NFT_S,
+            check=True,
         )
     except subprocess.CalledProcessError as error:
-        raise Unavailable(f"nft: {(error.stderr or '').strip().splitlines()[:1] or error}") from None
+        raise Unavailable(f"nft: {next(iter(error.stderr.strip().splitlines()), error)}") from None
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Unavailable(f"nft: {error}") from None
-    return done.stdout or netstate.NO_RULES
+    return done.stdout
 
 
 # -- devices -----------------------------------------------------------------------------------------------------

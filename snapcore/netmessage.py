@@ -73,7 +73,12 @@ def plain(value: Any) -> Any:
         return {name: plain(part) for name, part in value.items() if name not in ("header", "attrs")}
     if isinstance(value, (list, tuple)):
         return tuple(plain(part) for part in value)
-    return value
+    return text(value) if isinstance(value, bytes) else value
+
+
+def text(value: str | bytes | None) -> str:
+    """A name, which pyroute2 leaves as bytes where it is no UTF-8: as Python has it in paths (PEP 383)."""
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value or ""
 
 
 def encodable(value: Any) -> Any:
@@ -103,13 +108,13 @@ def link(message: Any, names: Mapping[int, str]) -> Link:
         mac=message.get_attr("IFLA_ADDRESS") or "",
         up=bool(message["flags"] & 1),
         flags=tuple(sorted(name for name, bit in LINK_FLAGS.items() if message["flags"] & bit)),
-        altnames=tuple(sorted(properties.get_attrs("IFLA_ALT_IFNAME"))) if properties is not None else (),
+        altnames=tuple(sorted(map(text, properties.get_attrs("IFLA_ALT_IFNAME")))) if properties is not None else (),
         parent="" if foreign or own else names.get(parent, ""),
         foreign=foreign,
         options=options,
         port=_options(info, "IFLA_INFO_SLAVE_DATA", FOLLOWING_PORT, names),
         random_mac=_random_mac(names[message["index"]], message["index"]),
-        alias=message.get_attr("IFLA_IFALIAS") or "",
+        alias=text(message.get_attr("IFLA_IFALIAS")),
         group=message.get_attr("IFLA_GROUP") or 0,
         queue=message.get_attr("IFLA_TXQLEN") or 0,
         ifindex=message["index"],
@@ -160,7 +165,7 @@ def address(message: Any, name: str) -> Address:
     peer = message.get_attr("IFA_ADDRESS")
     words = [word for word, bit in ADDRESS_FLAGS.items() if flags & bit and not (dynamic and word == "deprecated")]
     words += [{"v4": "secondary", "v6": "temporary"}[family]] if flags & 0x1 else []
-    label = message.get_attr("IFA_LABEL") or ""
+    label = text(message.get_attr("IFA_LABEL"))
     life = message.get_attr("IFA_CACHEINFO") or {}
     return Address(
         family=family,
@@ -373,6 +378,8 @@ def route_message(value: Route, indexes: Mapping[str, int]) -> Message:
         hop = _hop_message(value.hops[0], indexes)
         fields["flags"] = hop["flags"]
         attributes += [("RTA_OIF", hop["oif"]), *hop["attrs"]]
+    if value.expires:  # pyroute2 takes its bytes
+        attributes.append(("RTA_EXPIRES", value.expires.to_bytes(4, _ORDER)))
     if value.metrics:
         metrics = [(f"RTAX_{name.upper()}", number) for name, number in value.metrics]
         attributes.append(("RTA_METRICS", {"attrs": metrics}))

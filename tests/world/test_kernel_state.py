@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -60,7 +61,8 @@ def run(commands: Sequence[str]) -> None:
     batch: list[str] = []
     for command in [*commands, ""]:
         program, _, rest = command.partition(" ")
-        if batch and (program not in ("ip", "tc", "bridge") or program != batch[0].partition(" ")[0]):
+        alone = rest.startswith("-")  # a batch takes no options
+        if batch and (alone or program not in ("ip", "tc", "bridge") or program != batch[0].partition(" ")[0]):
             words = "\n".join(line.partition(" ")[2] for line in batch) + "\n"
             subprocess.run(
                 [batch[0].partition(" ")[0], "-force", "-batch", "-"], input=words.encode(), capture_output=True
@@ -68,6 +70,8 @@ def run(commands: Sequence[str]) -> None:
             batch = []
         if program == "sysctl":
             write(*rest.split())
+        elif alone:
+            subprocess.run(command.split(), capture_output=True)
         elif command:
             batch.append(command)
 
@@ -412,6 +416,69 @@ def test_the_rule_set_of_nftables_is_given_back_once(need: Callable[[str], str])
     assert before == saved
     assert first == second == (([], []), saved)
     assert emptied == []
+
+
+def test_the_rule_set_of_nftables_may_hold_any_bytes_and_a_refusal_is_told_in_its_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "nft"
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    program.write_text(f"#!/bin/sh\nif [ $1 = -f ]; then cat > {tmp_path}/given; else printf 'comment \"\\377\"'; fi\n")
+    program.chmod(0o755)
+    rules = kernel._nft()
+    assert kernel._nft(rules) == rules
+    assert (tmp_path / "given").read_bytes() == b'flush ruleset\ncomment "\xff"'
+    program.write_text("#!/bin/sh\necho 'Error: not today' >&2\nexit 1\n")
+    with pytest.raises(kernel.Unavailable) as refused:
+        kernel._nft()
+    assert str(refused.value) == "nft: Error: not today"
+
+
+def test_a_name_that_is_no_utf8_is_a_name() -> None:
+    name = b"br\xff"
+
+    def work() -> Any:
+        subprocess.run(["ip", "link", "add", name, "type", "bridge"], check=True)
+        old = netstate.from_json(netstate.to_json(settled()), "it")
+        subprocess.run(["ip", "link", "set", name, "mtu", "1400"], check=True)
+        changed = netstate.differences(old, settled())
+        return [ascii(str(change)) for change in changed], kernel.restore(old)
+
+    assert in_namespace(work) == ([ascii("br\udcff: MTU 1400, was 1500")], ([], []))
+
+
+def test_a_route_that_had_a_lifetime_has_what_was_left_of_it() -> None:
+    def work() -> Any:
+        run(
+            [
+                *VETH,
+                "ip addr add 2001:db8::1/64 dev a0",
+                "ip -6 route add default via 2001:db8::fe proto ra expires 600",
+            ]
+        )
+        old = settled()
+        run(["ip -6 route del default"])
+        left = kernel.restore(old)
+        return left, [route.expires for route in kernel.read().routes if route.protocol == 9]
+
+    left, expires = in_namespace(work)
+    assert left == ([], []) and len(expires) == 1 and 500 < expires[0] <= 600
+
+
+def test_what_keeps_changing_while_it_is_read_is_told_in_words() -> None:
+    class Refused(Exception):
+        pass
+
+    class Interrupted(Refused):
+        pass
+
+    def ask() -> Any:
+        raise Interrupted
+
+    session = kernel._Session.__new__(kernel._Session)
+    session.error, session.interrupted = Refused, Interrupted
+    with pytest.raises(kernel.Unavailable, match="keeps changing"):
+        session._dump(ask)
 
 
 # -- generated states and changes --------------------------------------------------------------------------------
