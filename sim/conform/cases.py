@@ -167,7 +167,7 @@ def _case(identity: str, name: str, steps: tuple[Step, ...], plan: Plan, topolog
 
 
 def plans_of(scenarios: Sequence[Scenario], mechanism: str) -> list[tuple[str, Plan]]:
-    """The runs of the requirements that are scenarios of their own: (id, plan), those that are offered."""
+    """The runs of the requirements that are scenarios of their own: (id, plan)."""
     found = []
     for scenario in scenarios:
         requirement = scenario.requirement
@@ -177,7 +177,7 @@ def plans_of(scenarios: Sequence[Scenario], mechanism: str) -> list[tuple[str, P
             here = replace(scenario, topology=topology, name=f"{scenario.name} on {topology.name}")
             stacks_here = stacks_for(expand(here, {"mechanism": mechanism})[0].mechanism)
             plans = expand(here, {"mechanism": mechanism, "stack": stacks_here})
-            found += [(requirement.id, plan) for plan in plans if plan.not_offered is None]
+            found += [(requirement.id, plan) for plan in plans]
     return found
 
 
@@ -185,19 +185,21 @@ def quickly(
     cases: Sequence[Case], plans: Sequence[tuple[str, Plan]], seed: int
 ) -> tuple[list[Case], list[tuple[str, Plan]]]:
     """A sample: each list of steps in one world, the same one as far as possible, drawn by the seed; shorter cycles;
-    each scenario once. (Each further world costs a laboratory.)
+    each scenario once. (Each further world costs a laboratory.) What is skipped is drawn only where all is.
     """
     chooser = random.Random(seed)
     worlds: dict[tuple[str, str], list[Case]] = {}
     for case in cases:
         worlds.setdefault((case.requirement, case.name), []).append(case)
+    worlds = {key: [case for case in group if not case.skip] or group for key, group in worlds.items()}
     drawn = chooser.random()
     chosen = [replace(group[int(drawn * len(group))], index=number) for number, group in enumerate(worlds.values())]
     short = [replace(case, steps=tuple(_shorter(step, FEWER_CYCLES) for step in case.steps)) for case in chosen]
     runs: dict[str, list[Plan]] = {}
     for identity, plan in plans:
         runs.setdefault(identity, []).append(plan)
-    return short, [(identity, chooser.choice(group)) for identity, group in runs.items()]
+    able = {identity: [plan for plan in group if not plan.skip] or group for identity, group in runs.items()}
+    return short, [(identity, chooser.choice(group)) for identity, group in able.items()]
 
 
 def _shorter(step: Step, cycles: int) -> Step:

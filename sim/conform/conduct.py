@@ -21,9 +21,10 @@ from typing import IO, Any
 from sim.check import judge
 from sim.conform.cases import Case, Variant, variants
 from sim.conform.stand import Stand
-from sim.conform.trial import attempt, record
+from sim.conform.trial import attempt, in_words, record
 from sim.conform.values import ORDER, Heard, Row, Trial
 from sim.errors import LabError, Missing
+from sim.events import Event
 from sim.faults import filter as seccomp
 from sim.faults.order import Point
 from sim.parallel import run_all
@@ -49,6 +50,11 @@ class Tried:
     trials: list[Trial] = field(default_factory=list)
     broken: Trial | None = None  # the verb could not be recorded
 
+    @property
+    def count(self) -> int:
+        """How many numbers its trials take."""
+        return max(len(self.variants), 1 if self.broken else 0)
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -61,6 +67,17 @@ class Sample:
     seed: int = 0
     only: tuple[int, ...] = ()
     until_bad: bool = False
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A run of a requirement that is a scenario of its own: how it went, or why it was not made."""
+
+    requirement: str
+    where: str
+    trial: Trial | None = None
+    skip: str = ""
+    not_offered: str = ""
 
 
 Progress = Callable[[int, int, "Trial | None"], None]
@@ -128,7 +145,7 @@ def _number(tried: Sequence[Tried], sample: Sample) -> None:
         identity = one.case.requirement
         one.first = next_of.get(identity, 1)
         count = len(one.variants)
-        next_of[identity] = one.first + max(count, 1 if one.broken else 0)
+        next_of[identity] = one.first + one.count
         if one.broken is not None:
             one.trials.append(dataclasses.replace(one.broken, number=one.first))
         places = list(range(count))
@@ -258,21 +275,34 @@ def _trial(values: Mapping[str, Any]) -> Trial:
 
 def _serve(cases: Sequence[Case], said: IO[str], out: IO[str]) -> None:
     """A worker: do what each line says, until there are no more."""
-    stands: dict[Any, Stand] = {}
+    stands: dict[Any, Stand | str] = {}  # why there is none: it is not tried again
     for line in said:
         job = json.loads(line)
         case = cases[job["case"]]
         try:
-            key = stand_key(case)
-            if key not in stands:
-                stands[key] = Stand(case)
-            message = _do(stands[key], case, job)
+            message = _do(_stand(stands, case), case, job)
         except Missing as error:
             message = {"kind": "missing", "text": str(error)}
         except LabError as error:
             trial = Trial(job.get("number", 0), case.where, "", trouble=str(error))
             message = {"kind": "trial" if job["do"] == "try" else "broken", "trial": dataclasses.asdict(trial)}
         print(json.dumps(message), file=out, flush=True)
+
+
+def _stand(stands: dict[Any, Stand | str], case: Case) -> Stand:
+    """The one for this case. Raises LabError, Missing."""
+    key = stand_key(case)
+    if key not in stands:
+        try:
+            stands[key] = Stand(case)
+        except LabError as error:
+            stands[key] = str(error)
+        except OSError as error:
+            stands[key] = in_words(error)
+    found = stands[key]
+    if isinstance(found, str):
+        raise LabError(found)
+    return found
 
 
 def _do(stand: Stand, case: Case, job: Mapping[str, Any]) -> dict[str, Any]:
@@ -289,57 +319,66 @@ def _do(stand: Stand, case: Case, job: Mapping[str, Any]) -> dict[str, Any]:
 # -- requirements that are scenarios -------------------------------------------------------------------------------
 
 
-def run_scenarios(plans: Sequence[tuple[str, Plan]], workers: int, tick: Callable[[], None]) -> list[tuple[str, Trial]]:
-    """Requirements that are scenarios of their own: (id, how it went) of each run that was made."""
+def run_scenarios(plans: Sequence[tuple[str, Plan]], workers: int, tick: Callable[[], None]) -> list[Ran]:
+    """Requirements that are scenarios of their own: how each run went."""
     histories = run_all([plan for _, plan in plans], workers, lambda index, event: None, tick)
-    found = []
-    for (identity, plan), events in zip(plans, histories, strict=True):
-        result = judge(plan, events)
-        where = " · ".join(filter(None, (plan.scenario, plan.params.stack, plan.params.recover or "")))
-        lines = [f"{one.check}: {one.why}" for one in result.findings if one.verdict == result.verdict]
-        detail = [line for one in result.findings if one.verdict == result.verdict for line in one.detail]
-        trial = Trial(
-            number=0,
-            where=where,
-            choice="",
-            problems=tuple(lines + detail) if result.verdict == "fail" else (),
-            trouble=reason(result) if result.verdict in ("unknown", "skip") else "",
-            steps=tuple(Heard(f"{one.check}: {one.why}", None, "\n".join(one.detail)) for one in result.findings),
-            seconds=result.seconds,
-        )
-        found.append((identity, trial))
-    return found
+    return [_ran(identity, plan, events) for (identity, plan), events in zip(plans, histories, strict=True)]
+
+
+def _ran(identity: str, plan: Plan, events: Sequence[Event]) -> Ran:
+    result = judge(plan, events)
+    where = " · ".join(filter(None, (plan.scenario, plan.params.stack, plan.params.recover or "")))
+    if result.verdict in ("skip", "not-offered"):
+        skip = reason(result) if result.verdict == "skip" else ""
+        return Ran(identity, where, skip=skip, not_offered="" if skip else reason(result))
+    worst = [one for one in result.findings if one.verdict == result.verdict]
+    lines = [f"{one.check}: {one.why}" for one in worst] + [line for one in worst for line in one.detail]
+    trial = Trial(
+        number=0,
+        where=where,
+        choice="",
+        problems=tuple(lines) if result.verdict == "fail" else (),
+        trouble=reason(result) if result.verdict == "unknown" else "",
+        steps=tuple(Heard(f"{one.check}: {one.why}", None, "\n".join(one.detail)) for one in result.findings),
+        seconds=result.seconds,
+    )
+    return Ran(identity, where, trial)
 
 
 # -- rows ----------------------------------------------------------------------------------------------------------
 
 
-def rows(scenarios: Sequence[Scenario], tried: Sequence[Tried], ran: Sequence[tuple[str, Trial]]) -> tuple[Row, ...]:
+def rows(scenarios: Sequence[Scenario], tried: Sequence[Tried], ran: Sequence[Ran]) -> tuple[Row, ...]:
     """What all trials say, a row for each requirement."""
     return tuple(_row(scenario, tried, ran) for scenario in scenarios)
 
 
-def _row(scenario: Scenario, tried: Sequence[Tried], ran: Sequence[tuple[str, Trial]]) -> Row:
+def _row(scenario: Scenario, tried: Sequence[Tried], ran: Sequence[Ran]) -> Row:
     requirement = scenario.requirement
     assert requirement is not None
     mine = [one for one in tried if one.case.requirement == requirement.id]
+    runs = [one for one in ran if one.requirement == requirement.id]
     trials = [trial for one in mine for trial in sorted(one.trials, key=lambda trial: trial.number)]
-    last = max((one.first + len(one.variants) - 1 for one in mine), default=0)
-    extra = [dataclasses.replace(trial, number=last + n) for n, (_, trial) in
-             enumerate((pair for pair in ran if pair[0] == requirement.id), 1)]  # fmt: skip
+    last = max((one.first + one.count - 1 for one in mine), default=0)
+    extra = [dataclasses.replace(one.trial, number=last + n) for n, one in
+             enumerate((one for one in runs if one.trial is not None), 1) if one.trial is not None]  # fmt: skip
     trials += extra
     bad = [trial for trial in trials if trial.verdict == "fail"]
     unknown = [trial for trial in trials if trial.verdict == "unknown"]
     skipped = [f"{one.case.where}: {one.skip}" for one in mine if one.skip]
+    skipped += [f"{one.where}: {one.skip}" for one in runs if one.skip]
+    lacks = [one.case.not_offered for one in mine] + [one.not_offered for one in runs]
+    not_offered = next(filter(None, lacks), "")
+    count = sum(one.count for one in mine)
     enumerates = any(one.case.enumerates for one in mine)
     good = [trial for trial in trials if trial.verdict == "pass"][:1]
-    verdict = _verdict(mine, trials, bool(skipped))
+    verdict = _verdict(trials, bool(skipped), bool(not_offered))
     return Row(
         id=requirement.id,
         title=requirement.title,
         verdict=verdict,
-        why=_why(verdict, mine, bad, unknown, skipped),
-        points=sum(len(one.variants) for one in mine) + len(extra) if enumerates else 0,
+        why=_why(verdict, (bad, unknown), skipped, not_offered, (len(mine) + len(runs), count)),
+        points=count + len(extra) if enumerates else 0,
         tried=len(trials),
         bad=tuple(trial.number for trial in bad),
         skipped=tuple(skipped),
@@ -366,17 +405,23 @@ def _telling(trials: Sequence[Trial]) -> list[Trial]:
     return sorted(chosen, key=lambda trial: trial.number)
 
 
-def _verdict(mine: Sequence[Tried], trials: Sequence[Trial], skipped: bool) -> Verdict:
+def _verdict(trials: Sequence[Trial], skipped: bool, not_offered: bool) -> Verdict:
     seen = {trial.verdict for trial in trials}
     worst = next((one for one in ORDER if one in seen), None)
     if worst is not None:
         return worst
-    return "skip" if skipped else "not-offered" if any(one.case.not_offered for one in mine) else "unknown"
+    return "skip" if skipped else "not-offered" if not_offered else "unknown"
 
 
 def _why(
-    verdict: Verdict, mine: Sequence[Tried], bad: Sequence[Trial], unknown: Sequence[Trial], skipped: Sequence[str]
+    verdict: Verdict,
+    wrong: tuple[Sequence[Trial], Sequence[Trial]],
+    skipped: Sequence[str],
+    not_offered: str,
+    of: tuple[int, int],
 ) -> str:
+    """`wrong`: the trials that are bad, those that are unknown; `of`: how many cases and numbered trials there are."""
+    bad, unknown = wrong
     if verdict == "fail":
         first = bad[0]
         point = f" ({first.point.syscall} {first.point.path})" if first.point else ""
@@ -384,9 +429,10 @@ def _why(
         more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
         return f"{where}{first.problems[0]}{more}"
     if verdict == "unknown":
-        return unknown[0].trouble if unknown else "nothing was tried"
+        nothing = f"no trial of these numbers; valid: 1 to {of[1]}" if of[1] else "nothing was tried"
+        return unknown[0].trouble if unknown else nothing
     if verdict == "skip":
         return skipped[0]
     if verdict == "not-offered":
-        return next((one.case.not_offered for one in mine if one.case.not_offered), "")
-    return f"{len(skipped)} of {len(mine)} cases skipped: {skipped[0]}" if skipped else ""
+        return not_offered
+    return f"{len(skipped)} of {of[0]} cases skipped: {skipped[0]}" if skipped else ""

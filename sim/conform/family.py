@@ -333,6 +333,11 @@ def _odd(kind: str, word: str) -> Act:
     return act
 
 
+def has_odd_name(path: str) -> bool:
+    """Whether this is a file that one of the changes ODD has named."""
+    return os.fsencode(path).endswith(tuple(_ODD.values()))
+
+
 def _remove_stranger(editor: Editor, pattern: str) -> None:
     editor.remove(f"{editor.family.strangers}/{_STRANGER}-removed")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from sim.world.machine import Completed, Job
 VERB_S = 60.0
 PATIENCE_S = 0.8
 """How long a verb may take while another one is held, until that one is let go: it may be waiting for it."""
+_VOLATILE = ("/run", "/tmp", "/dev/shm")
 IMAGES = ("as-it-is", "journal")
 
 
@@ -59,6 +61,8 @@ class Stand:
     """Fingerprints of disks from which everything was seen to work."""
     kept: dict[str, tuple[str, Any]] = field(default_factory=dict)
     """What a disk was kept as -> file, what is known of it."""
+    fleeting: set[str] = field(default_factory=set)
+    """What no disk can be kept as: more was left than a disk holds."""
 
     def __post_init__(self) -> None:
         plan = self.case.plan
@@ -86,7 +90,11 @@ class Stand:
     # -- power and disk --------------------------------------------------------------------------------------------
 
     def boot(self, hook: bool = True, watched: bool = False, order: Order | None = None) -> Ended:
-        """Boot; the mechanism's boot command under an order. With `watched` later verbs can be given orders, too."""
+        """Power off, if it is on, and boot; the mechanism's boot command under an order.
+
+        With `watched` later verbs can be given orders, too.
+        """
+        self.off()
         self.hooks.clear()
         self.machine.without = self.without if hook else self.without | {"pre-network"}
         self.machine.supervisor = self.supervisor if watched else None
@@ -257,6 +265,18 @@ class Stand:
         return not is_configuration(path, self.stack.patterns, self.stack.ignored) and is_configuration(
             path, self.stack.patterns, ()
         )
+
+    def volatile(self) -> tuple[frozenset[tuple[str, int, int]], int]:
+        """What is gone with the power: (path, size, mtime) of files outside of the disk, the number of processes."""
+        root, found = self.machine.path("/").rstrip("/"), set()
+        for folder in _VOLATILE:
+            for top, folders, names in os.walk(root + folder):
+                folders[:] = [name for name in folders if os.path.join(top, name) != f"{root}/run/sim"]  # ours
+                for name in (*folders, *names):
+                    status = os.lstat(os.path.join(top, name))
+                    marks = (0, 0) if stat.S_ISDIR(status.st_mode) else (status.st_size, status.st_mtime_ns)
+                    found.add((os.path.join(top, name).removeprefix(root), *marks))
+        return frozenset(found), sum(name.isdecimal() for name in os.listdir(f"{root}/proc"))
 
     def saved(self) -> int:
         """How many files the mechanism's state holds."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import errno
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ from typing import Any
 
 from sim import expect, trials
 from sim.conform.cases import Case, Variant
+from sim.conform.family import has_odd_name
 from sim.conform.stand import IMAGES, Ended, Picture, Stand
 from sim.conform.values import Heard, Trial
 from sim.errors import LabError
@@ -51,6 +53,7 @@ class _Run:
     stand: Stand
     case: Case
     variant: Variant
+    until: Step | None = None  # before this one it ends
     heard: list[Heard] = field(default_factory=list)
     known: _Known = field(init=False)
 
@@ -59,6 +62,8 @@ class _Run:
     def steps(self, steps: Sequence[Step]) -> None:
         """Do these, to the end. Raises _Wrong, LabError, Missing, OSError."""
         for number, step in enumerate(steps):
+            if step is self.until:
+                return
             if step.verb in ("if-done", "if-failed"):
                 if (self.known.status == 0) == (step.verb == "if-done"):
                     self.steps((*step.args["is"], *steps[number + 1 :]))
@@ -103,24 +108,35 @@ class _Run:
         number = steps.index(axis) if axis in steps else 0
         prefix = steps[:number] if self.case.recorded and self._cacheable(steps[:number]) else ()
         verb = self.case.recorded
-        watched = bool(verb) and verb != "boot"
-        name = f"{self.case.requirement}/{self.case.name}" if prefix else f"laid out: {self._kinds()}"
-        if name not in self.stand.kept:
-            self._first(prefix)
-            self.stand.off(orderly=not prefix)
-            self.stand.keep(name, copy.deepcopy(self.known))
+        name = f"{self.case.requirement}/{self.case.name}"
+        if not prefix or not self._kept(name, prefix):
+            prefix, name = (), f"laid out: {self._kinds()}"
+            self._kept(name, ())
         self.known = copy.deepcopy(self.stand.put_back(name))
         self.heard += [Heard(trials.in_words(step), 0 if step.verb == "begin" else None) for step in prefix]
         rest = steps[len(prefix) :]
         if not (rest and rest[0] is axis and verb == "boot"):
-            self.stand.boot(hook=False, watched=watched)
+            self.stand.boot(hook=False, watched=bool(verb) and verb != "boot")
         return rest
 
+    def _kept(self, name: str, prefix: Sequence[Step]) -> bool:
+        """Whether a disk is kept on which these steps were done; they are done now when that was not tried before.
+
+        It is not where they left something that a disk does not hold: a process, or a file in /run.
+        """
+        stand = self.stand
+        if name in stand.kept or name in stand.fleeting:
+            return name in stand.kept
+        if self._first(prefix):
+            stand.off(orderly=not prefix)
+            stand.keep(name, copy.deepcopy(self.known))
+        else:
+            stand.fleeting.add(name)
+        return name in stand.kept
+
     def _cacheable(self, steps: Sequence[Step]) -> bool:
-        """Whether a disk alone tells all about what these steps do: not when the mechanism remembers in memory."""
-        state = self.stand.machine.plan.state
-        volatile = not state or any(path.split("/")[1] in ("run", "tmp", "dev") for path in state)
-        return bool(steps) and not volatile and all(
+        """Whether a disk alone may tell all about what these steps do: not where the mechanism names no records."""
+        return bool(steps) and bool(self.stand.machine.plan.state) and all(
             step.verb == "change" or (step.verb == "begin" and step.args["is"] == "done") for step in steps
         )  # fmt: skip
 
@@ -133,8 +149,11 @@ class _Run:
             kinds = [kind for kind in kinds if kind not in varied] + [self.variant.kind]
         return (*kinds, *([self.variant.pattern] if self.variant.pattern else []))
 
-    def _first(self, prefix: Sequence[Step]) -> None:
-        """The files from which everything starts; then the steps that come before the one that enumerates."""
+    def _first(self, prefix: Sequence[Step]) -> bool:
+        """The files from which everything starts; then the steps that come before the one that enumerates.
+
+        Returns whether the disk holds all that those steps have left.
+        """
         stand = self.stand
         stand.put_back("initial")
         stand.boot(hook=False)
@@ -143,9 +162,11 @@ class _Run:
         stand.editor().lay_out(kinds if pattern else list(dict.fromkeys(("content", *kinds))), pattern)
         start = stand.picture()
         self.known = _Known(start, start, start.others)
+        before = stand.volatile()
         silent, self.heard = self.heard, []
         self.steps(prefix)
         self.heard = silent
+        return not prefix or stand.volatile() == before
 
     # -- verbs -----------------------------------------------------------------------------------------------------
 
@@ -153,11 +174,7 @@ class _Run:
         """A verb of the mechanism, or a boot, that ends as is expected."""
         stand, verb, wanted = self.stand, step.verb, step.args["is"]
         before = self.known.before = stand.picture()
-        if verb == "boot":
-            stand.off()
-            ended = stand.boot()
-        else:
-            ended = stand.run(verb)
+        ended = stand.boot() if verb == "boot" else stand.run(verb)
         self.ended(verb, ended)
         good = {
             "done": ended.status == 0,
@@ -343,7 +360,8 @@ class _Run:
             return
         self.heard[-1] = Heard("sound:")
         if stand.transaction() == "open":
-            raise _Wrong("a transaction is still open")
+            by = "status" if "status" in stand.mechanism.extra else "commit"
+            raise _Wrong(f"a transaction is still open: {by} exits with 0")
         before = stand.picture()
         self._then("boot")
         self._same(before, "one more boot")
@@ -356,8 +374,6 @@ class _Run:
 
     def _then(self, verb: str) -> None:
         self.heard.append(Heard(verb))
-        if verb == "boot":
-            self.stand.off()
         ended = self.stand.boot() if verb == "boot" else self.stand.run(verb)
         self.ended(verb, ended)
         if ended.status != 0:
@@ -398,13 +414,15 @@ class _Run:
     def is_untouched(self, now: Picture) -> list[str]:
         """Nobody wrote to, or linked to, a file."""
         before = self.known.before or self.known.old
+        added = [f"{path}: was added" for path in now.stamps if path not in before.stamps]
         names = ("inode", "modification time", "change time")
         return [
-            f"{path}: {', '.join(n for n, a, b in zip(names, stamps, now.stamps.get(path, ())) if a != b) or 'is gone'}"
-            f" changed"
+            f"{path}: {', '.join(n for n, a, b in zip(names, stamps, now.stamps[path]) if a != b)} changed"
+            if path in now.stamps
+            else f"{path}: is gone"
             for path, stamps in before.stamps.items()
             if now.stamps.get(path) != stamps
-        ]
+        ] + added
 
     def is_kept(self, now: Picture) -> list[str]:
         """Files that nobody touched have not been written again."""
@@ -416,7 +434,7 @@ class _Run:
 
     def is_spared(self, now: Picture) -> list[str]:
         """As old, whatever became of the odd files that were added."""
-        odd = self.known.new.files.keys() - self.known.old.files.keys()
+        odd = {path for path in self.known.new.files.keys() - self.known.old.files.keys() if has_odd_name(path)}
         files = {path: entry for path, entry in now.files.items() if path not in odd}
         return _files(self.known.old, replace(now, files=files))
 
@@ -471,9 +489,9 @@ def _last(output: str) -> str:
 def record(stand: Stand, case: Case) -> tuple[list[Point], Trial | None]:
     """The points of the verb that a case varies; or the trial that shows why there are none."""
     began = time.monotonic()
-    run = _Run(stand, case, Variant())
+    run = _Run(stand, case, Variant(), until=case.axis)
     try:
-        run.begin()
+        run.steps(run.begin())
         ended, points = stand.recorded(case.recorded, case.reading)
         run.heard.append(Heard(f"{case.recorded}, not interrupted", ended.status, ended.output[-OUTPUT:]))
         if ended.status != 0:
@@ -483,8 +501,16 @@ def record(stand: Stand, case: Case) -> tuple[list[Point], Trial | None]:
         return [], _trial(case, 0, run, began, problems=error.args)
     except LabError as error:
         return [], _trial(case, 0, run, began, trouble=str(error))
+    except OSError as error:
+        return [], _trial(case, 0, run, began, trouble=in_words(error))
     finally:
         stand.off()
+
+
+def in_words(error: OSError) -> str:
+    """What the laboratory could not do, and to what; the machine's paths as the machine calls them."""
+    path = re.sub("^/proc/[0-9]+/root", "", os.fsdecode(error.filename)) if error.filename else ""
+    return f"{error.strerror}: {path}" if path else str(error.strerror or error)
 
 
 def attempt(stand: Stand, case: Case, variant: Variant, number: int) -> Trial:
@@ -500,7 +526,7 @@ def attempt(stand: Stand, case: Case, variant: Variant, number: int) -> Trial:
     except LabError as error:
         trouble = str(error)
     except OSError as error:
-        trouble = f"{error.strerror}: {os.fsdecode(error.filename) if error.filename else ''}"
+        trouble = in_words(error)
     finally:
         stand.off()
     return _trial(case, number, run, began, problems, trouble)

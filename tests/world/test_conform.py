@@ -91,3 +91,37 @@ def test_a_verb_that_is_not_named_is_not_asked_for(tmp_path: Path) -> None:
         "M1": "not-offered",
     }
     assert status == 0
+
+
+def mechanism_file(folder: Path, **verbs: str) -> str:
+    """A mechanism of the example initscript with other commands or values for these keys."""
+    shipped = Path(__file__).parents[2] / "scenarios" / "mechanisms"
+    lines = (shipped / "initscript.yaml").read_text().replace("from: ", f"from: {shipped}/").splitlines()
+    kept = [line for line in lines if line.partition(":")[0] not in verbs]
+    file = folder / "other.yaml"
+    file.write_text("\n".join([*kept, *(f"{verb}: {command}" for verb, command in verbs.items()), ""]))
+    return str(file)
+
+
+@pytest.mark.parametrize("remembers", ["in a file of /run", "in what its file does not name"])
+def test_what_a_mechanism_remembers_beside_its_records_is_there_at_every_point(remembers: str, tmp_path: Path) -> None:
+    script = "/etc/init.d/networking-config"
+    file = mechanism_file(
+        tmp_path,
+        begin=f"{script} change-begin && touch /run/open",
+        commit=f"test -e /run/open && {script} change-commit || exit 199",
+        rollback=f"test -e /run/open && {script} change-rollback || exit 199",
+        **({} if "/run" in remembers else {"state": "[]"}),
+    )
+    found = rows_of(file, {"M2", "T4"}, size=2)
+    assert {identity: row.verdict for identity, row in found.items()} == {"M2": "pass", "T4": "pass"}, found
+    assert all(row.points > 4 for row in found.values())
+
+
+def test_a_begin_that_takes_the_files_away_is_wrong_and_what_it_hinders_cannot_be_told(tmp_path: Path) -> None:
+    folder = "/etc/sysconfig/network-scripts"
+    moves = f"mkdir -p /var/lib/networking-config && mv {folder}/ifcfg-* /var/lib/networking-config/"
+    found = rows_of(mechanism_file(tmp_path, begin=moves), {"B5", "M2"})
+    assert {identity: row.verdict for identity, row in found.items()} == {"B5": "fail", "M2": "unknown"}
+    assert found["B5"].why.startswith(f"{folder}/ifcfg-") and "is gone" in found["B5"].why
+    assert found["M2"].why == f"No such file or directory: {folder}/ifcfg-sim-three"

@@ -1,0 +1,89 @@
+"""What the trials of a requirement come to: its verdict, its numbers, and what is asked of a picture. Nothing runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sim.conform.cases import cases_of, plans_of, quickly, requirements
+from sim.conform.conduct import Ran, Tried, rows, run_scenarios
+from sim.conform.stand import Picture
+from sim.conform.trial import _Known, _Run
+from sim.conform.values import Row, Trial
+
+FOLDER = "/etc/sysconfig/network-scripts/ifcfg-"
+OLD = {"type": "file", "sha256": "1", "size": 1}
+
+
+def only_begin(folder: Path) -> str:
+    """A mechanism that offers nothing but begin."""
+    file = folder / "only-begin.yaml"
+    file.write_text('mechanism: 1\nname: only-begin\nbegin: "true"\nstack: ifcfg\ncovers: [files]\n')
+    return str(file)
+
+
+def row(identity: str, tried: list[Tried], ran: list[Ran]) -> Row:
+    """The row of a shipped requirement."""
+    scenarios = [one for one in requirements() if one.requirement and one.requirement.id == identity]
+    return rows(scenarios, tried, ran)[0]
+
+
+def tried(identity: str, **fields: Any) -> Tried:
+    """What became of the first case of a shipped requirement."""
+    scenarios = [one for one in requirements() if one.requirement and one.requirement.id == identity]
+    return Tried(cases_of(scenarios, "initscript")[0], **fields)
+
+
+def test_a_scenario_that_needs_a_verb_that_is_not_named_is_not_offered(tmp_path: Path) -> None:
+    scenarios = [one for one in requirements() if one.name == "K13"]
+    ran = run_scenarios(plans_of(scenarios, only_begin(tmp_path)), 1, lambda: None)
+    found = row("K13", [], ran)
+    assert (found.verdict, found.why) == ("not-offered", "only-begin does not offer 'rollback'")
+
+
+def test_a_scenario_for_which_this_machine_lacks_something_is_a_skip(tmp_path: Path) -> None:
+    scenarios = [one for one in requirements() if one.name == "K13"]
+    plans = [(name, replace(plan, skip="no ifup here")) for name, plan in plans_of(scenarios, "initscript")]
+    found = row("K13", [], run_scenarios(plans, 1, lambda: None))
+    assert found.verdict == "skip" and found.tried == 0
+    assert found.skipped and all(line.endswith(": no ifup here") for line in found.skipped)
+
+
+def test_a_sample_prefers_what_can_be_tried_here() -> None:
+    scenarios = [one for one in requirements() if one.name in ("K1", "K13")]
+    cases = [replace(case, skip="" if case.main else "not here") for case in cases_of(scenarios, "initscript")]
+    plans = plans_of(scenarios, "initscript")
+    plans = [(name, replace(plan, skip="not here")) for name, plan in plans[1:]] + plans[:1]
+    for seed in range(8):
+        chosen, runs = quickly(cases, plans, seed)
+        assert not any(case.skip for case in chosen) and not any(plan.skip for _, plan in runs)
+
+
+def test_a_verb_that_could_not_be_recorded_counts_as_one_trial_everywhere() -> None:
+    broken = Trial(1, "interrupted", "", problems=("rollback exits with 9",))
+    found = row("K8", [tried("K8", broken=broken, trials=[broken])], [])
+    assert (found.verdict, found.points, found.tried, found.bad) == ("fail", 1, 1, (1,))
+
+
+def test_a_number_that_no_trial_has_is_told_with_those_that_are_valid() -> None:
+    case = tried("K8")
+    assert not case.variants
+    found = row("K8", [replace(case, variants=[variant] * 40) for variant in [object()]], [])  # type: ignore[list-item]  # counted only
+    assert (found.verdict, found.why) == ("unknown", "no trial of these numbers; valid: 1 to 40")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "wrong"),
+    [("is_spared", "odd name", False), ("is_spared", "sim-added", True), ("is_untouched", "sim-added", True)],
+)
+def test_a_file_that_is_there_and_should_not_be_is_wrong_unless_its_name_is_odd(
+    kind: str, name: str, wrong: bool
+) -> None:
+    old = Picture({f"{FOLDER}one": OLD}, {}, {f"{FOLDER}one": (1, 1, 1)})
+    new = Picture({**old.files, f"{FOLDER}{name}": OLD}, {}, {**old.stamps, f"{FOLDER}{name}": (2, 2, 2)})
+    run = _Run.__new__(_Run)
+    run.known = _Known(old, new, {}, before=old)
+    assert bool(getattr(run, kind)(new)) is wrong
