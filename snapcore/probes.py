@@ -107,7 +107,10 @@ def start(probe: Probe, limit_s: float, done: Callable[[Probe, Result], None]) -
     import threading
 
     until = time.monotonic() + limit_s
-    threading.Thread(target=lambda: done(probe, measured(probe, until)), daemon=True).start()
+    try:
+        threading.Thread(target=lambda: done(probe, measured(probe, until)), daemon=True).start()
+    except RuntimeError as error:  # there are as many as may be
+        done(probe, Result(probe.spec, False, str(error)))
 
 
 def measured(probe: Probe, until: float) -> Result:
@@ -391,7 +394,12 @@ class Dns(Probe):
         problem: Exception = Failed("no answer")
         for number, server in enumerate(servers):
             share = time.monotonic() + _left(until) / (len(servers) - number)
-            for family, address in _addresses(server, 53, socket.SOCK_DGRAM):
+            try:
+                addresses = list(_addresses(server, 53, socket.SOCK_DGRAM))
+            except OSError as error:  # of a device that is gone (fe80::1%eth1), or not an address at all
+                problem = error
+                continue
+            for family, address in addresses:
                 try:
                     return f"{self._ask(family, address, share)} from {server}"
                 except (OSError, Failed) as error:
@@ -419,7 +427,7 @@ class Dns(Probe):
                     answer = asking.recv(ANSWER_BYTES)
                     identifier = int.from_bytes(answer[:2], "big")
                     if len(answer) >= 12 and answer[2] & 0x80 and identifier in questions:
-                        problem = _refusal(answer)
+                        problem = _refusal(answer, questions[identifier])
                         if not problem:
                             return f"an {_TYPES[questions[identifier]]} record"
                         problems[identifier] = problem
@@ -428,12 +436,34 @@ class Dns(Probe):
         raise Failed(next((text for text in problems.values() if text != "no address"), "no address"))
 
 
-def _refusal(answer: bytes) -> str:
-    """Why an answer is no good; ''."""
+def _refusal(answer: bytes, wanted: int) -> str:
+    """Why an answer is no good; ''. It is where it has a record of the type `wanted`: an alias alone is no address."""
     code = answer[3] & 15
     if code:
         return _RCODES.get(code, f"code {code}")
-    return "" if struct.unpack("!H", answer[6:8])[0] else "no address"
+    questions, records = struct.unpack("!HH", answer[4:8])
+    try:
+        at = 12
+        for _ in range(questions):
+            at = _behind_name(answer, at) + 4
+        for _ in range(records):
+            at = _behind_name(answer, at)
+            kind, _, _, length = struct.unpack_from("!HHIH", answer, at)
+            if kind == wanted:
+                return ""
+            at += 10 + length
+    except (IndexError, struct.error):
+        pass  # torn
+    return "no address"
+
+
+def _behind_name(answer: bytes, at: int) -> int:
+    """Where a name ends: after an empty label, or a pointer to the rest of it (RFC 1035, section 4.1.4)."""
+    while answer[at]:
+        if answer[at] & 0xC0:
+            return at + 2
+        at += 1 + answer[at]
+    return at + 1
 
 
 def name_servers(path: str = "/etc/resolv.conf") -> list[str]:
@@ -526,12 +556,23 @@ def _pause(seconds: float) -> None:
 
 
 def progress(connection: Connection) -> Progress | None:
-    """What the kernel knows of a connection; None when there is none. `Failed` where it can't be asked."""
+    """What the kernel knows of a connection; None when there is none. `Failed` where it can't be asked.
+
+    One that is bound to a device (by a link-local address, or in a VRF) is found by that alone: each is tried.
+    """
+    for index in (0, *(index for index, _ in socket.if_nameindex())):
+        found = _progress_on(connection, index)
+        if found is not None:
+            return found
+    return None
+
+
+def _progress_on(connection: Connection, index: int) -> Progress | None:
     family = socket.AF_INET6 if ":" in connection.local[0] else socket.AF_INET
     sides = [socket.inet_pton(family, address).ljust(16, b"\0") for address, _ in (connection.local, connection.remote)]
     question = struct.pack("=BBBxI", family, socket.IPPROTO_TCP, 1 << (_INET_DIAG_INFO - 1), 0xFFFFFFFF)
     question += struct.pack("!HH", connection.local[1], connection.remote[1])
-    question += sides[0] + sides[1] + struct.pack("=III", 0, 0xFFFFFFFF, 0xFFFFFFFF)  # no interface, no cookie
+    question += sides[0] + sides[1] + struct.pack("=III", index, 0xFFFFFFFF, 0xFFFFFFFF)  # no cookie
     with socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, _NETLINK_SOCK_DIAG) as kernel:
         kernel.settimeout(PROBE_S)
         head = _MESSAGE.pack(_MESSAGE.size + len(question), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 1, 0)

@@ -123,9 +123,24 @@ def test_a_page_passes_when_it_is_given() -> None:
 # dns
 
 
+ALIAS = 5
+
+
+def record(kind: int, data: bytes) -> bytes:
+    """Of the name that was asked for (a pointer to it), for a minute."""
+    return b"\xc0\x0c" + struct.pack("!HHIH", kind, 1, 60, len(data)) + data
+
+
+RECORDS = {
+    1: record(1, bytes([192, 0, 2, 7])),
+    28: record(28, b"\x20\x01\x0d\xb8".ljust(16, b"\0")),
+    ALIAS: record(ALIAS, b"\3far\4away\0"),
+}
+
+
 @contextlib.contextmanager
 def name_server(monkeypatch: pytest.MonkeyPatch, code: int, answers: dict[int, int], deaf: int = 0) -> Iterator[None]:
-    """Answers with `code` and so many records of a type; not the first `deaf` times."""
+    """Answers with `code` and so many records of the type asked for, and aliases; not the first `deaf` times."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 0))
         address = server.getsockname()
@@ -140,9 +155,11 @@ def name_server(monkeypatch: pytest.MonkeyPatch, code: int, answers: dict[int, i
                 heard += 1
                 if heard > deaf:
                     (kind,) = struct.unpack("!H", question[-4:-2])
-                    head = question[:2] + struct.pack("!HHHHH", 0x8180 | code, 1, answers.get(kind, 0), 0, 0)
+                    kinds = [kind] * answers.get(kind, 0)
+                    kinds += [ALIAS] * answers.get(ALIAS, 0)
+                    head = question[:2] + struct.pack("!HHHHH", 0x8180 | code, 1, len(kinds), 0, 0)
                     server.sendto(b"junk", client)
-                    server.sendto(head + question[12:], client)
+                    server.sendto(head + question[12:] + b"".join(map(RECORDS.__getitem__, kinds)), client)
 
         thread = threading.Thread(target=serve)
         thread.start()
@@ -159,6 +176,8 @@ def name_server(monkeypatch: pytest.MonkeyPatch, code: int, answers: dict[int, i
     [
         (0, {1: 1}, "an A record"),
         (0, {28: 2}, "an AAAA record"),
+        (0, {1: 1, ALIAS: 2}, "an A record"),
+        (0, {ALIAS: 1}, "no address"),
         (0, {}, "no address"),
         (3, {}, "no such name"),
         (5, {}, "refused"),
@@ -169,7 +188,31 @@ def test_a_name_passes_when_its_server_gives_an_address(
 ) -> None:
     with name_server(monkeypatch, code, answers):
         found = measured("dns:www.example.org@192.0.2.53")
-    assert found.passed == bool(answers) and words in found.words
+    assert found.passed == bool({1, 28} & answers.keys()) and words in found.words
+
+
+def test_a_server_that_is_no_address_keeps_none_of_the_others_from_being_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probes, "name_servers", lambda: ["fe80::53%gone7", "192.0.2.53"])
+    with name_server(monkeypatch, 0, {1: 1}):
+        there = probes._addresses
+
+        def addresses(host: str, port: int, kind: int) -> Iterator[tuple[int, tuple[object, ...]]]:
+            if host != "192.0.2.53":
+                raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+            yield from there(host, port, kind)
+
+        monkeypatch.setattr(probes, "_addresses", addresses)
+        assert measured("dns:example.org").passed
+
+
+def test_a_probe_that_can_not_be_started_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    found: list[Result] = []
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    probes.start(probes.parse("exec:true"), 1.0, lambda probe, result: found.append(result))
+    assert found == [Result("exec:true", False, "can't start new thread")]
 
 
 def test_a_question_that_is_lost_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from sim.world import kernel as namespaces
-from snapcore import kernel, netmessage, netstate
+from snapcore import kernel, netmessage, netstate, probes
 from snapcore.netstate import Route
 
 pytestmark = [
@@ -479,6 +481,27 @@ def test_what_keeps_changing_while_it_is_read_is_told_in_words() -> None:
     session.error, session.interrupted = Refused, Interrupted
     with pytest.raises(kernel.Unavailable, match="keeps changing"):
         session._dump(ask)
+
+
+def test_a_connection_by_a_link_local_address_is_known() -> None:
+    def work() -> Any:
+        run([*VETH, "ip link set lo up", "ip addr add fe80::77/64 dev a0 nodad"])
+        with socket.socket(socket.AF_INET6) as listener:
+            listener.bind(("fe80::77", 0, 0, socket.if_nametoindex("a0")))
+            listener.listen()
+            with (
+                socket.create_connection(("fe80::77%a0", listener.getsockname()[1]), 5),
+                listener.accept()[0] as session,
+            ):
+                local, remote = session.getsockname(), session.getpeername()
+                ends = [(end[0].partition("%")[0], end[1]) for end in (local, remote)]
+                os.environ["SSH_CONNECTION"] = f"{remote[0]} {remote[1]} {local[0]} {local[1]}"
+                probe = probes.parse("client", lambda: session.sendall(b"hello"))
+                return ends, probe.connection, probes.measured(probe, time.monotonic() + 5)
+
+    ends, connection, result = in_namespace(work)
+    assert connection == tuple(ends)
+    assert result.passed, result.words
 
 
 # -- generated states and changes --------------------------------------------------------------------------------
