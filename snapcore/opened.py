@@ -11,7 +11,11 @@ class Opened:
 
     def __init__(self, root: str) -> None:
         self.host = Host(root)
-        self.store = Store(self.host.tree)
+        try:
+            self.store = Store(self.host.tree)
+        except BaseException:
+            self.host.close()  # a watcher tries again each second
+            raise
 
     def __enter__(self) -> tuple[Host, Store]:
         return self.host, self.store

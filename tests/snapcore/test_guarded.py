@@ -416,6 +416,15 @@ def test_status_names_the_watcher_and_the_client(
     watcher.ends()
 
 
+def test_a_store_that_can_not_be_found_costs_a_watcher_no_descriptors(tmp_path: Path) -> None:
+    (tmp_path / "var").symlink_to("var")
+    before = os.listdir("/proc/self/fd")
+    for _ in range(3):
+        with pytest.raises(OSError, match="symbolic links"):
+            watch._Watcher(str(tmp_path), "0123", Signals()).read()
+    assert os.listdir("/proc/self/fd") == before
+
+
 def test_there_is_nothing_to_watch_in_a_transaction_that_is_over(host: HostTree) -> None:
     assert host.run("watch", "0123456789abcdef") == 1
 
