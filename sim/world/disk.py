@@ -21,7 +21,7 @@ import re
 import shutil
 import stat
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,8 +144,12 @@ class Disk:
         base = os.path.join(self.home, at or "tree")
         return Layer(at, lower, os.path.join(base, "upper"), os.path.join(base, "work"))
 
-    def format(self, files: Mapping[str, FileText]) -> None:
-        """Make a new disk: families empty, the machine's own files in place. Call once, before the first mount."""
+    def format(self, files: Mapping[str, FileText], records: Sequence[str] = ()) -> None:
+        """Make a new disk: families empty, the machine's own files in place. Call once, before the first mount.
+
+        `records`: where a mechanism keeps its own. What comes to be there in the root tree later, since the same
+        mechanism is at work on this very host, is not seen.
+        """
         if not self.privileged:
             for folder in (*_COMMON, *self._records()):
                 self._make_folders(folder)
@@ -154,6 +158,8 @@ class Disk:
                 self._opaque(folder)
         for path in NO_FILES:
             self._whiteout(path)
+        for path in records:
+            self._never_there(path.strip("/"))
         for path, file in files.items():
             self.write(path, file)
 
@@ -228,6 +234,18 @@ class Disk:
             return
         self._make_folders(os.path.dirname(relative))
         os.mknod(self.upper_path(relative), stat.S_IFCHR | 0o000, os.makedev(0, 0))
+
+    def _never_there(self, relative: str) -> None:
+        """A whiteout for a name that the root tree has not (yet); a folder made in its place covers what is below.
+
+        Only for root: other users' overlays may not be able to make such folders (Linux before 6.6, on a tmpfs).
+        """
+        parent = os.path.dirname(relative)
+        if not self.privileged or os.path.lexists(os.path.join(self.root, relative)):
+            return
+        if os.path.isdir(os.path.join(self.root, parent)) and not os.path.lexists(self.upper_path(relative)):
+            self._make_folders(parent)
+            os.mknod(self.upper_path(relative), stat.S_IFCHR | 0o000, os.makedev(0, 0))
 
     def write(self, path: str, file: FileText) -> None:
         """Put one file on a disk that is not mounted; None as content makes sure that there is none."""

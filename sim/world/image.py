@@ -14,7 +14,7 @@ import os
 import shutil
 import struct
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from sim.errors import LabError, Missing
 from sim.scenario import FileText
@@ -119,9 +119,9 @@ class ImageDisk(Disk):
                 raise LabError(f"{lower} is no folder: it cannot be a disk of its own")
             yield Layer("var", lower, f"{image.home}/disk/upper", f"{image.home}/disk/work")
 
-    def format(self, files: Mapping[str, FileText]) -> None:
+    def format(self, files: Mapping[str, FileText], records: Sequence[str] = ()) -> None:
         """As any disk's; a new machine's disk is all on the medium."""
-        super().format(files)
+        super().format(files, records)
         self.sync()
 
     @property

@@ -67,7 +67,7 @@ class Lab:
                 disk = Disk(home, machine.root, privileged, copies.get(machine.root))
             programs = stacks.get(machine.stack).programs
             scripts = {path: FileText(text.encode(), 0o755) for path, text in programs.items()}
-            disk.format({**scripts, **machine.files})
+            disk.format({**scripts, **machine.files}, machine.state)
             if machine.root != "/" and machine.boot_hook is not None:
                 _check_tree(machine.root, plan.mechanism)
             self.machines[name] = Machine(machine, disk, self.switches, self._boot, tell)
