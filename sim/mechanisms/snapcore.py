@@ -35,7 +35,8 @@ def mechanism(name: str = "snapcore", options: str = "", files_only: bool = Fals
         begin=f"{PROGRAM} begin {options}".rstrip(),
         commit=f"{PROGRAM} commit",
         rollback=f"{PROGRAM} rollback",
-        boot=f"[ ! -e {RECORD} ] || exec {PROGRAM} boot",  # as the shipped boot hooks do: no Python without need
+        # as the shipped boot hooks do: no Python without need, and an error is not absence
+        boot=f'case $(LC_ALL=C; {{ : < {RECORD}; }} 2>&1) in *"o such file"*) ;; *) exec {PROGRAM} boot ;; esac',
         wrong_state=199,
         state=("/var/lib/snapcore",),
         covers=("files", "kernel") if kernel and not files_only else ("files",),

@@ -92,6 +92,41 @@ def test_init_scripts_are_sound_shell(name: str) -> None:
     assert subprocess.run(["sh", "-n", script]).returncode == 0
 
 
+def started(kind: str, text: str) -> str:
+    """What an init system does with a hook, as a shell script that is called with `start`."""
+    if kind == "service":
+        lines = dict(line.split("=", 1) for line in text.splitlines() if line.startswith("Exec"))
+        return f"{lines['ExecCondition'].replace('$$', '$')} && {lines['ExecStart']}"
+    return f"{text}\nebegin() {{ :; }}; eend() {{ :; }}; start" if kind == "openrc" else text
+
+
+@pytest.mark.parametrize("shell", ["dash", "bash", "busybox"])
+@pytest.mark.parametrize("kind", ["lsb", "openrc", "service"])
+def test_the_boot_hook_passes_over_a_transaction_only_if_there_is_none(
+    need: Callable[[str], str], kind: str, shell: str, tmp_path: Path
+) -> None:
+    words = [need(shell), *(["sh"] if shell == "busybox" else [])]
+    hook, called, store = tmp_path / "hook", tmp_path / "called", tmp_path / "store"
+    text = (Path(snapcore.__file__).parent / f"init/snapcore.{kind}").read_text()
+    text = text.replace("/var/lib/snapcore", str(store)).replace("@COMMAND@", f"touch '{called}'")
+    hook.write_text(started(kind, text))
+
+    def calls() -> bool:
+        subprocess.run([*words, hook, "start"], capture_output=True, cwd=tmp_path)
+        found = called.exists()
+        called.unlink(missing_ok=True)
+        return found
+
+    assert not calls()
+    store.mkdir()
+    assert not calls()
+    (store / "open").symlink_to("open")  # that can't be opened, which is not the same as: is not there
+    assert calls()
+    (store / "open").unlink()
+    (store / "open").touch()
+    assert calls()
+
+
 def test_without_an_init_system_one_must_be_named(tmp_path: Path, program: Program) -> None:
     done = program("install-init", "--root", str(tmp_path))
     assert done.returncode == 1 and "--init" in done.stderr
