@@ -61,14 +61,20 @@ def output_file(_context: click.Context, _parameter: click.Parameter, value: str
     """A file that can be written in the end: better to know now than after an hour."""
     if value in (None, "-"):
         return value
-    path = Path(str(value))
-    if path.is_dir():
-        raise click.BadParameter(f"{value} is a folder")
-    if not path.absolute().parent.is_dir():
-        raise click.BadParameter(f"there is no folder {path.absolute().parent}")
-    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
-        raise click.BadParameter(f"{value} can't be written")
+    why = unwritable(Path(str(value)))
+    if why is not None:
+        raise click.BadParameter(why)
     return value
+
+
+def unwritable(path: Path) -> str | None:
+    """Why `write_out` could not write this file, or None."""
+    folder = path.absolute().parent
+    if path.is_dir():
+        return f"{path} is a folder"
+    if not folder.is_dir():
+        return f"there is no folder {folder}"
+    return None if os.access(path if path.exists() else folder, os.W_OK) else f"{path} can't be written"
 
 
 paths_argument = click.argument("paths", nargs=-1, required=True, metavar="PATH…")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sim.arguments import output_file, parse_names, write_out
+from sim.arguments import output_file, parse_names, unwritable, write_out
 from sim.errors import BadInput, Mistake
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sim.planned import Plan
     from sim.scenario import Mechanism, Scenario
 
+_DIGITS = 9
 QUICK = 1
 """Points of each case in a quick run."""
 
@@ -97,7 +98,7 @@ def _chosen(scenarios: list[Scenario], only: Sequence[str] | None) -> list[Scena
 
 def _numbers(at: tuple[str, ...] | None) -> tuple[int, ...]:
     for word in at or ():
-        if not word.isdecimal() or not int(word):
+        if not word.isdecimal() or len(word) > _DIGITS or not int(word):
             raise BadInput([Mistake("--at", f"{word!r} is no number of a trial; valid: 1, 2, …")])
     return tuple(int(word) for word in at or ())
 
@@ -109,6 +110,9 @@ def _folder(name: str | None) -> Path | None:
         Path(name).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise click.UsageError(f"--html {name}: {error.strerror}") from error
+    why = unwritable(Path(name) / "index.html")
+    if why is not None:
+        raise click.UsageError(f"--html {name}: {why}")
     return Path(name)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from sim import stacks, trials
 from sim.conform.family import Family
+from sim.errors import BadInput, Mistake
 from sim.faults.order import Point
 from sim.library import scenario_files, shipped
 from sim.load import load_all
@@ -84,7 +85,19 @@ def requirements(folder: str = "") -> list[Scenario]:
     """The scenarios that state a requirement, by id: those of the folder, default the shipped ones. Raises BadInput."""
     files = [folder] if folder else [str(file) for file in scenario_files(shipped() / "conformance")]
     found = [scenario for scenario in load_all(files) if scenario.requirement is not None]
+    if not found:
+        raise BadInput([Mistake(folder, "no requirement here: a scenario that has the key 'requirement'")])
+    if twice := list(_twice(found)):
+        raise BadInput(twice)
     return sorted(found, key=lambda one: _order(one.requirement.id if one.requirement else ""))
+
+
+def _twice(scenarios: Sequence[Scenario]) -> Iterator[Mistake]:
+    first: dict[str, str] = {}
+    for one in scenarios:
+        identity = one.requirement.id if one.requirement else ""
+        if first.setdefault(identity, one.file) != one.file:
+            yield Mistake(one.file, f"requirement {identity} is stated in {first[identity]}, too")
 
 
 def _order(identity: str) -> tuple[int, str, int]:

@@ -6,14 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
+from sim.commands import program
 from sim.conform.cases import cases_of, plans_of, quickly, requirements
 from sim.conform.conduct import Ran, Tried, rows, run_scenarios
 from sim.conform.stand import Picture
 from sim.conform.trial import _Known, _Run
 from sim.conform.values import Row, Trial
+from sim.errors import BadInput
 
+CONFORMANCE = Path(__file__).parents[2] / "scenarios" / "conformance"
 FOLDER = "/etc/sysconfig/network-scripts/ifcfg-"
 OLD = {"type": "file", "sha256": "1", "size": 1}
 
@@ -73,6 +77,29 @@ def test_a_number_that_no_trial_has_is_told_with_those_that_are_valid() -> None:
     assert not case.variants
     found = row("K8", [replace(case, variants=[variant] * 40) for variant in [object()]], [])  # type: ignore[list-item]  # counted only
     assert (found.verdict, found.why) == ("unknown", "no trial of these numbers; valid: 1 to 40")
+
+
+def test_a_folder_without_requirements_is_bad_input() -> None:
+    with pytest.raises(BadInput, match="no requirement here"):
+        requirements(str(CONFORMANCE.parent / "files"))
+
+
+def test_a_requirement_that_is_stated_twice_is_bad_input(tmp_path: Path) -> None:
+    text = (CONFORMANCE / "B5.sim.yaml").read_text()
+    (tmp_path / "one.sim.yaml").write_text(text)
+    (tmp_path / "two.sim.yaml").write_text(text.replace("name: B5", "name: other"))
+    with pytest.raises(BadInput, match=r"two\.sim\.yaml: requirement B5 is stated in .*one\.sim\.yaml, too"):
+        requirements(str(tmp_path))
+
+
+@pytest.mark.parametrize("words", [("--html", "page"), ("--at", "9" * 5000)])
+def test_what_cannot_be_written_or_counted_is_said_before_anything_runs(
+    words: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "page/index.html").mkdir(parents=True)
+    with pytest.raises((click.UsageError, BadInput), match=words[0]):
+        program(["conform", "initscript", *words], standalone_mode=False)
 
 
 @pytest.mark.parametrize(
