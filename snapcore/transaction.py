@@ -277,7 +277,7 @@ def commit(host: Host, store: Store, claim: Claim) -> Committed:
             raise
         return end_commit(host, store, None)
     if ended:
-        return Committed(record, tidy(store))
+        return Committed(record, tidy(store, "commit", record))
     check_claim(record, claim, "commit")
     if record.phase == phase.OPEN or not claim.force:  # what can't be rolled back can be kept at any time
         check_deadline(record, "commit")
@@ -294,7 +294,7 @@ def end_commit(host: Host, store: Store, record: Record | None) -> Committed:
         store.end("commit")
     except OSError as error:
         raise SnapcoreError(f"could not commit, the transaction stays open: {reason(error)}") from error
-    return Committed(record, tidy(store, "commit" if record is not None and record.deadline else ""))
+    return Committed(record, tidy(store, "commit", record))
 
 
 def _covers(host: Host, store: Store, record: Record | None) -> Sequence[Cover]:
@@ -316,7 +316,7 @@ def rollback(host: Host, store: Store, claim: Claim, ways: Ways | None = None) -
     """
     record, ended = _locked_record(store, "rollback")
     if ended:
-        return RolledBack(record, [], tidy(store))
+        return RolledBack(record, [], tidy(store, "rollback", record))
     check_claim(record, claim, "rollback")
     policy = RESTORE if claim.force else record.policy
     return roll_back(host, store, record, policy, ways)
@@ -396,7 +396,7 @@ def roll_back(
         raise Incomplete(message, [*error.differences, *(f"note: {note}" for note in work.running_notes)]) from error
     finally:
         reader.close()
-    notes = [*work.notes, *work.running_notes, *tidy(store, "rollback" if record.deadline else "")]
+    notes = [*work.notes, *work.running_notes, *tidy(store, "rollback", record)]
     return RolledBack(record, given.undone, notes, work.undone_in_kernel)
 
 
@@ -542,14 +542,14 @@ class _Rollback:
             pass  # the disk that made the rollback fail is the disk of the record
 
 
-def tidy(store: Store, remember: str = "") -> list[str]:
-    """After the end: what is left of the transaction. The next call tries again where this one fails.
+def tidy(store: Store, verb: str, record: Record | None) -> list[str]:
+    """After the end by `verb`: what is left of the transaction. The next call tries again where this one fails.
 
-    `remember`: the verb that ended it, where somebody may want to know.
+    How one with a deadline has ended is remembered: somebody may wait for that.
     """
     try:
-        if remember:
-            store.remember(remember)
+        if record is not None and record.deadline:
+            store.remember(verb)
         store.sweep()
     except OSError as error:
         return [f"could not tidy up {store.place} (the next call tries again): {reason(error)}"]

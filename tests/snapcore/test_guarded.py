@@ -25,9 +25,10 @@ import pytest
 from snapcore_faults import Faults, Killed, injected, sampled
 from snapcore_hosts import HostTree, change
 
-from snapcore import attempt, cli, guard, state, store, watch, words
+from snapcore import attempt, cli, guard, state, store, transaction, watch, words
 from snapcore import host as host_module
 from snapcore.errors import NotSaved
+from snapcore.opened import Opened
 from snapcore.waiting import Signals
 
 WHERE = str(Path(cli.__file__).parents[1])
@@ -95,6 +96,23 @@ def test_a_client_needs_a_deadline_and_must_be_there(host: HostTree, words: list
 def test_a_value_that_is_missing_or_far_too_long_is_refused(host: HostTree, words: list[str]) -> None:
     assert host.run(*words) == 2
     assert host.run("status") == 3
+
+
+@pytest.mark.parametrize("verb", ["commit", "rollback"])
+def test_who_waits_is_told_the_end_also_where_its_verb_was_killed_before_it_had_tidied_up(
+    host: HostTree, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    def killed(*_: object) -> list[str]:
+        raise Killed
+
+    assert host.run("begin", "--timeout", "60") == 0
+    with monkeypatch.context() as cut, pytest.raises(Killed):
+        cut.setattr(transaction, "tidy", killed)
+        host.run(verb)
+    assert host.run(verb) == 0
+    with Opened(str(host.root)) as (_, kept):
+        outcome = kept.outcome()
+    assert outcome is not None and outcome[0] == verb
 
 
 def test_confirmed_in_time_it_is_kept(host: HostTree, later: Any) -> None:
