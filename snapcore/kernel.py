@@ -318,8 +318,8 @@ class _Session:
         options = netmessage.data_attributes(link.kind, _at_birth(link), self.indexes)
         if peer is not None:
             options = [("VETH_INFO_PEER", {"attrs": [("IFLA_IFNAME", link.parent), *_basics(peer)]})]
-        elif link.parent and link.kind == "vxlan":
-            options.append(("IFLA_VXLAN_LINK", self.indexes[link.parent]))
+        elif link.parent and link.kind in netmessage.NAME_THEIR_BASE:
+            options += netmessage.base_attributes(link.kind, self.indexes[link.parent])
         elif link.parent:
             attributes.append(("IFLA_LINK", self.indexes[link.parent]))
         if options:

@@ -55,6 +55,8 @@ SAID_AS_BYTE = {"IFLA_VXLAN_TTL_INHERIT": 28}
 """Flags that the kernel takes as a flag and says as a byte, 0 or 1; pyroute2 shows both as True."""
 DEVICE_OPTIONS = frozenset(["primary"])
 """Options that are a device's index, and are kept by name."""
+NAME_THEIR_BASE = frozenset(["vxlan", "gre", "gretap", "ip6gre", "ip6gretap", "ipip", "sit", "ip6tnl"])
+"""Kinds for which the device below is an option of the kind; it is IFLA_LINK for others."""
 PREFIXES = {
     "bridge": "BR",
     "macvtap": "MACVTAP",
@@ -469,6 +471,11 @@ def qdisc_message(value: Qdisc, index: int) -> Message:
     attributes: Attributes = [("TCA_KIND", value.kind)]
     attributes += [("TCA_OPTIONS", bytes.fromhex(value.options))] if value.options else []
     return fields, attributes
+
+
+def base_attributes(kind: str, index: int) -> Attributes:
+    """On which device one of `NAME_THEIR_BASE` stands, as IFLA_INFO_DATA has it."""
+    return [(f"IFLA_{PREFIXES.get(kind, kind.upper())}_LINK", index)]
 
 
 def data_attributes(kind: str, options: Mapping[str, Any], indexes: Mapping[str, int]) -> Attributes:

@@ -290,6 +290,19 @@ def test_options_survive_a_message_also_of_kinds_that_this_kernel_lacks(kind: st
     assert netmessage.link(again, {3: "x0", 7: "eth7"}).options == options
 
 
+@pytest.mark.parametrize("kind", sorted(netmessage.NAME_THEIR_BASE))
+def test_the_device_below_survives_a_message_also_of_kinds_that_this_kernel_lacks(kind: str) -> None:
+    message = kernel._classes()["link"]()
+    message["index"] = 3
+    info = [("IFLA_INFO_KIND", kind), ("IFLA_INFO_DATA", {"attrs": netmessage.base_attributes(kind, 7)})]
+    message["attrs"] = [("IFLA_IFNAME", "x0"), ("IFLA_LINKINFO", {"attrs": info})]
+    message.encode()
+    again = kernel._classes()["link"](bytes(message.data))
+    again.decode()
+    link = netmessage.link(again, {3: "x0", 7: "eth7"})
+    assert (link.parent, dict(link.options)) == ("eth7", {})
+
+
 def test_links_that_did_not_change_are_not_touched() -> None:
     def look() -> Any:
         found = json.loads(subprocess.run(["ip", "-j", "-s", "-d", "link"], capture_output=True, check=True).stdout)
