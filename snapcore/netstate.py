@@ -541,9 +541,9 @@ def _route_changes(old: State, new: State, strangers: set[str], lost: set[str]) 
         return missing
 
     for route in told(old.routes, lost, after, counted(new.routes)):
-        found.append(Change(_device(route), "route", f"{_family(route)}route {route_words(route)} is gone"))
+        found.append(Change(route_device(route), "route", f"{_family(route)}route {route_words(route)} is gone"))
     for route in told(new.routes, strangers, before, counted(old.routes)):
-        found.append(Change(_device(route), "route", f"{_family(route)}route {route_words(route)} is new"))
+        found.append(Change(route_device(route), "route", f"{_family(route)}route {route_words(route)} is new"))
     return found
 
 
@@ -569,7 +569,8 @@ def follows(route: Route) -> bool:
     return route.protocol == KERNEL
 
 
-def _device(route: Route) -> str:
+def route_device(route: Route) -> str:
+    """The device that a route is named by: of its first hop."""
     return route.hops[0].device if route.hops else ""
 
 

@@ -438,10 +438,10 @@ class _Planner:
         for route in sorted(surplus, key=_route_order, reverse=True):
             if id(route) not in replaced:
                 words = f"remove route {netstate.route_words(route)}"
-                self.do("delete-route", _route_device(route), words, route=route)
+                self.do("delete-route", netstate.route_device(route), words, route=route)
         for route, absent in sorted(missing, key=lambda pair: _route_order(pair[0])):
             verb = "replace-route" if absent and self._replaces(route, surplus, missing) else "add-route"
-            self.do(verb, _route_device(route), f"{verb[:-6]} route {netstate.route_words(route)}", route=route)
+            self.do(verb, netstate.route_device(route), f"{verb[:-6]} route {netstate.route_words(route)}", route=route)
 
     def _route_is_mine(self, route: Route) -> bool:
         devices = {hop.device for hop in route.hops}
@@ -464,27 +464,27 @@ class _Planner:
         return same if like and alone and route.family == "v4" and not netstate.follows(route) else []
 
     def rules_away(self) -> None:
-        for _, was, now in self._rule_groups():
+        for was, now in self._rule_groups():
             if was[: len(now)] != now:
                 # The kernel deletes the first rule that has what is asked for: the most particular one first.
                 for rule in sorted(now, key=lambda rule: -_particular(rule)):
                     self.do("delete-rule", "", f"remove rule {netstate.rule_words(rule)}", rule=rule)
 
     def rules(self) -> None:
-        for _, was, now in self._rule_groups():
+        for was, now in self._rule_groups():
             kept = len(now) if was[: len(now)] == now else 0
             for rule in was[kept:]:
                 self.do("add-rule", "", f"add rule {netstate.rule_words(rule)}", rule=rule)
 
-    def _rule_groups(self) -> list[tuple[tuple[str, int], list[Rule], list[Rule]]]:
-        """By family and priority: the rules of old and those of now, where they differ."""
+    def _rule_groups(self) -> list[tuple[list[Rule], list[Rule]]]:
+        """For each family and priority: the rules of old and those of now, where they differ."""
         groups: dict[tuple[str, int], tuple[list[Rule], list[Rule]]] = {}
         for which, rules in enumerate((self.old.rules, self.now.rules)):
             for rule in rules:
                 devices = netstate.rule_devices(rule)
                 if not (devices & self.kept) and (not self.only or devices & self.only):
                     groups.setdefault((rule.family, rule.priority), ([], []))[which].append(rule)
-        return [(key, was, now) for key, (was, now) in sorted(groups.items()) if was != now]
+        return [(was, now) for _, (was, now) in sorted(groups.items()) if was != now]
 
     # -- the rest ----------------------------------------------------------------------------------------------
 
@@ -626,7 +626,10 @@ def _renamed(state: State, name: str, to: str) -> State:
         neighbours=device(state.neighbours),
         fdb=device(state.fdb),
         vlans=keyed(state.vlans),
-        sysctls={path.replace(f"/{name}/", f"/{to}/"): value for path, value in state.sysctls.items()},
+        sysctls={
+            path.replace(f"/conf/{name}/", f"/conf/{to}/") if netstate.sysctl_device(path) == name else path: value
+            for path, value in state.sysctls.items()
+        },
         qdiscs=keyed(state.qdiscs),
     )
 
@@ -751,10 +754,6 @@ def _route_order(route: Route) -> tuple[int, int, int]:
     """Those on a link before those by a gateway, narrower scopes first (fib_check_nh): a gateway must be reachable."""
     gateway = any(hop.gateway for hop in route.hops)
     return int(gateway), -route.scope, {"local": 0, "broadcast": 1}.get(route.type, 2)
-
-
-def _route_device(route: Route) -> str:
-    return route.hops[0].device if route.hops else ""
 
 
 def _particular(rule: Rule) -> int:

@@ -456,7 +456,7 @@ def of_files(
 
 
 def _is_up(device: str) -> bool:
-    """Whether the administrator wants it up (IFF_UP), or wants some device up that the files do not name."""
+    """Whether the administrator wants it up (IFF_UP); False where it is not there, or files name no device."""
     try:
         with open(f"/sys/class/net/{device}/flags", encoding="ascii") as file:
             return bool(int(file.read(), 16) & 1)
