@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from snapcore_hosts import SCRIPTS, HostTree, change, fill
 
-from snapcore.errors import EXIT_CORRUPT, EXIT_INCOMPLETE, EXIT_WRONG_STATE
+from snapcore import state
+from snapcore.errors import EXIT_CORRUPT, EXIT_INCOMPLETE, EXIT_WRONG_STATE, Corrupt
 
 FULL = bool(os.environ.get("SNAPCORE_EVERY_POINT"))
 
@@ -216,3 +217,9 @@ def test_a_mount_point_is_a_difference_that_is_named(host: HostTree, capsys: pyt
     assert (host.scripts / "ifcfg-eth0").read_text() == "NAME=ifcfg-eth0\n"  # the rest is restored
     assert other.read_text() == "OTHER=1\n"
     assert host.run("rollback") == 0
+
+
+def test_a_document_that_is_nested_too_deeply_is_corrupt() -> None:
+    for depth in range(800, 1010):
+        with pytest.raises(Corrupt):
+            state.unseal(b'{"kind":"k","format":1,"x":' + b"[" * depth + b"]" * depth + b"}", "it", "k")
