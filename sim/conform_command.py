@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sim.arguments import output_file, parse_names, unwritable, write_out
+from sim.arguments import counted, output_file, parse_names, unwritable, write_out
 from sim.errors import BadInput, Mistake
 
 if TYPE_CHECKING:
@@ -142,9 +142,9 @@ def _table(
     count = workers or len(os.sched_getaffinity(0))
     sample = Sample(QUICK if quick and not at else 0, seed, at)
     with Progress(console, f"conform {mechanism.name}") as progress:
-        # a trial of a scenario is a whole run: they are few
-        progress.counting(f"{len(plans)} scenarios")
-        ran = run_scenarios([] if at else plans, count, lambda: progress(0, 0, None))
+        # a trial of a scenario is a whole run: they are few, and have no numbers that can be asked for
+        runs = [] if at else plans
+        ran = run_scenarios(runs, count, lambda: progress.counting(counted(len(runs), "scenario")))
         tried = conduct(cases, count, sample, progress, progress.counting)
     return Table(
         mechanism=mechanism.name,

@@ -21,7 +21,7 @@ from sim.errors import LabError
 from sim.faults.order import Order, Point
 from sim.mischief import barrier, set_disk
 from sim.observe import is_configuration, read_configuration
-from sim.world import sandbox
+from sim.world import kernel, sandbox
 from sim.world.image import ImageDisk
 from sim.world.lab import Lab
 from sim.world.machine import Completed, Job
@@ -282,8 +282,15 @@ class Stand:
         """How many files the mechanism's state holds."""
         count = 0
         for top in self.machine.plan.state:
-            place = self.disk.upper_path(top)
+            place = self._state(top)
             count += os.path.isfile(place)
             for _, _, names in os.walk(place):
                 count += len(names)
         return count
+
+    def _state(self, path: str) -> str:
+        """Where the records lie on the disk; a link to them is followed, where a running machine can say whereto."""
+        if self.machine.on:
+            root = self.machine.path("/")
+            path = kernel.followed_in(root, path).removeprefix(root)
+        return self.disk.upper_path(path)

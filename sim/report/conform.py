@@ -379,11 +379,8 @@ class Progress(Screen):
         self._say(text, 0, 0, time.monotonic())
 
     def __call__(self, done: int, of: int, trial: Trial | None) -> None:
-        """`trial`: the one that has just ended, if one has; `of` is 0 as long as it is not known."""
+        """`trial`: the one that has just ended, if one has."""
         now = time.monotonic()
-        if not of:
-            self._say("looking for the points", 0, 0, now)
-            return
         if self._first is None:
             self._first = now
         if trial is not None:

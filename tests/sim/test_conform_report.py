@@ -251,15 +251,15 @@ def test_without_a_terminal_progress_is_a_line_now_and_then(monkeypatch: pytest.
     monkeypatch.setattr(conform.time, "monotonic", lambda: next(clock))
     out = io.StringIO()
     with conform.Progress(Console(file=out, width=30), "netsnap") as progress:
-        progress.counting("recording 1 of 20 cases")
-        progress(0, 0, None)
+        progress.counting("1 of 20 verbs recorded")
+        progress.counting("2 of 20 verbs recorded")
         progress(0, 200, None)
         progress(1, 200, good())
         progress(20, 200, lost(4))
         progress(50, 200, untold(5))
         progress(100, 200, None)
     assert out.getvalue().splitlines() == [
-        "netsnap: looking for the points · 6 s",
+        "netsnap: 2 of 20 verbs recorded · 6 s",
         "netsnap: 20 of 200, 1 bad · 12 s, 45 s left",
         "netsnap: 50 of 200, 1 bad, 1 unknown · 17 s, 30 s left",
         "netsnap: 100 of 200, 1 bad, 1 unknown · 1 min 40 s, 1 min 33 s left",

@@ -125,3 +125,11 @@ def test_a_begin_that_takes_the_files_away_is_wrong_and_what_it_hinders_cannot_b
     assert {identity: row.verdict for identity, row in found.items()} == {"B5": "fail", "M2": "unknown"}
     assert found["B5"].why.startswith(f"{folder}/ifcfg-") and "is gone" in found["B5"].why
     assert found["M2"].why == f"No such file or directory: {folder}/ifcfg-sim-three"
+
+
+def test_records_behind_a_link_are_counted(tmp_path: Path) -> None:
+    kept = "mkdir -p /srv/kept && ln -sfnT /srv/kept /var/lib/kept && for n in $(seq 10); do mktemp -p /srv/kept; done"
+    verbs = {"begin": kept, "commit": '"true"', "rollback": '"true"', "boot": '"true"', "state": "[/var/lib/kept]"}
+    found = rows_of(mechanism_file(tmp_path, **verbs), {"K12"})["K12"]
+    assert found.verdict == "fail"
+    assert "its state holds 1000 files" in found.why
