@@ -57,8 +57,8 @@ class Stand:
 
     case: Case
     hooks: list[Mapping[str, Any]] = field(default_factory=list)
-    sound: set[str] = field(default_factory=set)
-    """Fingerprints of disks from which everything was seen to work."""
+    sound: set[tuple[str, frozenset[str], int]] = field(default_factory=set)
+    """(fingerprint of the disk, files beside it, number of processes) from which everything was seen to work."""
     kept: dict[str, tuple[str, Any]] = field(default_factory=dict)
     """What a disk was kept as -> file, what is known of it."""
     fleeting: set[str] = field(default_factory=set)

@@ -354,9 +354,10 @@ class _Run:
     def sound(self, step: Step) -> None:
         """What must work after every boot."""
         stand = self.stand
-        fingerprint = stand.disk.fingerprint(exact=False)
-        if fingerprint in stand.sound:
-            self.heard[-1] = Heard("sound: as on an equal disk before")
+        files, processes = stand.volatile()
+        equal = stand.disk.fingerprint(exact=False), frozenset(path for path, _, _ in files), processes
+        if equal in stand.sound:
+            self.heard[-1] = Heard("sound: as on an equal machine before")
             return
         self.heard[-1] = Heard("sound:")
         if stand.transaction() == "open":
@@ -370,7 +371,7 @@ class _Run:
             stand.editor().write(stand.family.place("sim-sound"), "# added\n")
             self._then("rollback")
             self._same(before, "a begin, a change and a rollback after it")
-        stand.sound.add(fingerprint)
+        stand.sound.add(equal)
 
     def _then(self, verb: str) -> None:
         self.heard.append(Heard(verb))

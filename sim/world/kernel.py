@@ -1,4 +1,4 @@
-"""The system calls that Python 3.11 has no function for, as functions that raise OSError.
+"""The system calls that Python 3.11 has no function for, as functions that raise OSError; paths inside another root.
 
 Sources: unshare(2), setns(2), mount(2), pivot_root(2), prctl(2), capabilities(7), pidfd_getfd(2),
 time_namespaces(7); numbers and flags from include/uapi/linux of Linux 6.1.

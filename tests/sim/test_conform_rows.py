@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import click
 import pytest
@@ -12,10 +13,11 @@ import pytest
 from sim.commands import program
 from sim.conform.cases import cases_of, plans_of, quickly, requirements
 from sim.conform.conduct import Ran, Tried, rows, run_scenarios
-from sim.conform.stand import Picture
-from sim.conform.trial import _Known, _Run
-from sim.conform.values import Row, Trial
+from sim.conform.stand import Picture, Stand
+from sim.conform.trial import _Known, _Run, _Wrong
+from sim.conform.values import Heard, Row, Trial
 from sim.errors import BadInput
+from sim.scenario import Step
 
 CONFORMANCE = Path(__file__).parents[2] / "scenarios" / "conformance"
 FOLDER = "/etc/sysconfig/network-scripts/ifcfg-"
@@ -114,3 +116,19 @@ def test_a_file_that_is_there_and_should_not_be_is_wrong_unless_its_name_is_odd(
     run = _Run.__new__(_Run)
     run.known = _Known(old, new, {}, before=old)
     assert bool(getattr(run, kind)(new)) is wrong
+
+
+def test_a_machine_is_sound_as_before_only_if_what_is_beside_its_disk_is_equal_too() -> None:
+    run = _Run.__new__(_Run)
+    run.heard = [Heard("sound: afterwards")]
+    run.stand = cast(Stand, SimpleNamespace(
+        sound={("equal", frozenset({"/run/lock"}), 1)},
+        disk=SimpleNamespace(fingerprint=lambda exact: "equal"),
+        mechanism=SimpleNamespace(extra={"status": "true"}),
+        transaction=lambda: "open",
+        volatile=lambda: (frozenset({("/run/lock", 0, 0)}), 1),
+    ))  # fmt: skip
+    run.sound(Step("sound", None, {"is": "afterwards"}))
+    vars(run.stand)["volatile"] = lambda: (frozenset({("/run/lock", 0, 0), ("/run/open", 0, 0)}), 1)
+    with pytest.raises(_Wrong, match="still open: status exits with 0"):
+        run.sound(Step("sound", None, {"is": "afterwards"}))
