@@ -17,6 +17,7 @@ from sim.session import Events
 from sim.steps import remove_file, write_file
 from sim.world import sandbox
 from sim.world.lab import Lab
+from sim.world.machine import Completed
 
 SETTLE_S = 8.0
 COMMAND_S = 60.0
@@ -61,9 +62,19 @@ class Server:
         self.config = config
         return self.run(self.stack.reload)
 
+    def do(self, command: str) -> Completed:
+        """A command, to its end."""
+        return self.machine.run(command, COMMAND_S)
+
     def run(self, command: str) -> str:
         """A command's output."""
-        return self.machine.run(command, COMMAND_S).output
+        return self.do(command).output
+
+    def sh(self, command: str) -> str:
+        """Its output; it must end well."""
+        done = self.do(command)
+        assert done.status == 0, f"{command}: {done.status}: {done.output}"
+        return done.output
 
     def reboot(self) -> None:
         """Shut down in order and boot again."""

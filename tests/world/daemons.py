@@ -19,13 +19,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from laboratory import COMMAND_S, Server
+from laboratory import Server
 
 from sim.mechanisms import snapcore
 from sim.scenario import FileText
 from sim.session import Events
 from sim.steps import write_file
-from sim.world.machine import Completed
 
 CACHE = Path(__file__).parents[2] / ".cache" / "daemons"
 FETCH_S = 300.0
@@ -113,15 +112,6 @@ class Host(Server):
         for path, text in files.items():
             mode = 0o644 if path.startswith(NETWORKD) else 0o600
             write_file(self.machine, path, FileText(text.encode(), mode), keep_mode=False)
-
-    def do(self, command: str) -> Completed:
-        return self.machine.run(command, COMMAND_S)
-
-    def sh(self, command: str) -> str:
-        """Its output; it must end well."""
-        done = self.do(command)
-        assert done.status == 0, f"{command}: {done.status}: {done.output}"
-        return done.output
 
     def until(self, command: str, wanted: str) -> str:
         """The command's output as soon as that is in it; it must come to that."""

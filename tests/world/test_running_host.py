@@ -50,15 +50,6 @@ class Host(Server):
             write_file(self.machine, path, file)
         self.fresh = self.state()
 
-    def do(self, command: str) -> Completed:
-        return self.machine.run(command, COMMAND_S)
-
-    def sh(self, command: str) -> str:
-        """Its output; it must end well."""
-        done = self.do(command)
-        assert done.status == 0, f"{command}: {done.status}: {done.output}"
-        return done.output
-
     def change(self, config: dict[str, Any]) -> None:
         self.configure(config)
 
