@@ -443,8 +443,15 @@ def test_a_store_that_can_not_be_found_costs_a_watcher_no_descriptors(tmp_path: 
     assert os.listdir("/proc/self/fd") == before
 
 
-def test_there_is_nothing_to_watch_in_a_transaction_that_is_over(host: HostTree) -> None:
+def test_there_is_nothing_to_watch_in_a_transaction_that_is_over(
+    host: HostTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert host.run("watch", "0123456789abcdef") == 1
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:  # a unit is not started again and again for it
+        manager.bind(str(tmp_path / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        assert host.run("watch", "0123456789abcdef") == 0
+        assert manager.recv(100, socket.MSG_DONTWAIT) == b"READY=1"
 
 
 def test_verbs_that_people_do_not_call_are_not_listed(capsys: pytest.CaptureFixture[str]) -> None:
