@@ -269,13 +269,26 @@ class Stand:
     def volatile(self) -> tuple[frozenset[tuple[str, int, int]], int]:
         """What is gone with the power: (path, size, mtime) of files outside of the disk, the number of processes."""
         root, found = self.machine.path("/").rstrip("/"), set()
+        ours = f"{root}/run/sim"
         for folder in _VOLATILE:
+            device = os.stat(root + folder).st_dev
             for top, folders, names in os.walk(root + folder):
-                folders[:] = [name for name in folders if os.path.join(top, name) != f"{root}/run/sim"]  # ours
+                inside = []
                 for name in (*folders, *names):
-                    status = os.lstat(os.path.join(top, name))
-                    marks = (0, 0) if stat.S_ISDIR(status.st_mode) else (status.st_size, status.st_mtime_ns)
-                    found.add((os.path.join(top, name).removeprefix(root), *marks))
+                    path = os.path.join(top, name)
+                    try:
+                        status = os.lstat(path)
+                    except FileNotFoundError:
+                        continue  # somebody is at work there
+                    # what is mounted there is no memory of the machine's, and may be a tree of ten thousand files
+                    if path == ours or status.st_dev != device:
+                        continue
+                    if stat.S_ISDIR(status.st_mode):
+                        inside.append(name)
+                        found.add((path.removeprefix(root), 0, 0))
+                    else:
+                        found.add((path.removeprefix(root), status.st_size, status.st_mtime_ns))
+                folders[:] = inside
         return frozenset(found), sum(name.isdecimal() for name in os.listdir(f"{root}/proc"))
 
     def saved(self) -> int:
