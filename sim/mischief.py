@@ -15,7 +15,7 @@ from sim.faults.order import Order
 from sim.scenario import Step
 from sim.session import VERB_S, Context, Done
 from sim.world.image import ImageDisk
-from sim.world.machine import Machine
+from sim.world.machine import Completed, Machine
 
 _BARRIER = "/run/sim/barrier"
 
@@ -140,6 +140,13 @@ def barrier(commands: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
+def together(machine: Machine, commands: Sequence[str], timeout_s: float) -> tuple[list[int], Completed]:
+    """Start commands at one instant: (exit statuses in order, fewer where not all ended; all that was said)."""
+    done = machine.run(barrier(commands), timeout_s)
+    words = () if done.timed_out else done.output.split()[-len(commands) :]
+    return [int(word) for word in words if word.isdecimal()], done
+
+
 def race(context: Context, step: Step) -> Done:
     """Start verbs of the mechanism behind one barrier; exactly `winners` of them must exit with 0."""
     machine, mechanism = context.machine(step.on or ""), context.plan.mechanism
@@ -149,9 +156,8 @@ def race(context: Context, step: Step) -> Done:
         raise LabError(f"the mechanism {mechanism.name} does not offer all of {', '.join(step.args['verbs'])}")
     before = context.read(name)
     context.changed_picture(name)
-    done = machine.run(barrier(commands), VERB_S)
-    statuses = [int(word) for word in done.output.split()[-len(commands) :] if word.isdigit()]
-    if done.timed_out or len(statuses) != len(commands):
+    statuses, done = together(machine, commands, VERB_S)
+    if len(statuses) != len(commands):
         return Done("refused", done.status, 0, done.output, ("the verbs did not all end",))
     won = [verb for verb, status in zip(step.args["verbs"], statuses, strict=True) if status == 0]
     if len(won) != step.args.get("winners", 1):

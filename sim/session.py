@@ -175,10 +175,12 @@ class Context:
     def transaction(self, name: str) -> str:
         """open | none | unknown, as the mechanism's own `status` says."""
         command = self.plan.mechanism.extra.get("status")
-        if not command or not self.machine(name).on:
-            return "unknown"
-        status = self.machine(name).run(command, VERB_S).status
-        return {0: "open", 3: "none"}.get(status, "unknown")
+        return by_status(self.machine(name), command, VERB_S) if command and self.machine(name).on else "unknown"
+
+
+def by_status(machine: Machine, command: str, timeout_s: float) -> str:
+    """open | none | unknown, as the exit status of a mechanism's `status` says."""
+    return {0: "open", 3: "none"}.get(machine.run(command, timeout_s).status, "unknown")
 
 
 class Events:

@@ -360,8 +360,8 @@ def _row(scenario: Scenario, tried: Sequence[Tried], ran: Sequence[Ran]) -> Row:
     runs = [one for one in ran if one.requirement == requirement.id]
     trials = [trial for one in mine for trial in sorted(one.trials, key=lambda trial: trial.number)]
     last = max((one.first + one.count - 1 for one in mine), default=0)
-    extra = [dataclasses.replace(one.trial, number=last + n) for n, one in
-             enumerate((one for one in runs if one.trial is not None), 1) if one.trial is not None]  # fmt: skip
+    made = [one.trial for one in runs if one.trial is not None]
+    extra = [dataclasses.replace(trial, number=last + n) for n, trial in enumerate(made, 1)]
     trials += extra
     bad = [trial for trial in trials if trial.verdict == "fail"]
     unknown = [trial for trial in trials if trial.verdict == "unknown"]

@@ -19,8 +19,9 @@ from sim.conform.cases import Case
 from sim.conform.family import Editor, Family
 from sim.errors import LabError
 from sim.faults.order import Order, Point
-from sim.mischief import barrier, set_disk
+from sim.mischief import set_disk, together
 from sim.observe import is_configuration, read_configuration
+from sim.session import by_status
 from sim.world import kernel, sandbox
 from sim.world.image import ImageDisk
 from sim.world.lab import Lab
@@ -216,11 +217,8 @@ class Stand:
 
         Raises LabError.
         """
-        done = self.machine.run(barrier([self.command(verb) for verb in verbs]), VERB_S)
-        if done.timed_out:
-            return [], done.output
-        statuses = [int(word) for word in done.output.split()[-len(verbs) :] if word.isdecimal()]
-        if len(statuses) != len(verbs):
+        statuses, done = together(self.machine, [self.command(verb) for verb in verbs], VERB_S)
+        if not done.timed_out and len(statuses) != len(verbs):
             raise LabError(f"verbs that were started together have no exit statuses: {done.output.strip()[-500:]}")
         return statuses, done.output
 
@@ -239,7 +237,7 @@ class Stand:
         """open | none | unknown, as the mechanism says: by `status`, else by what it answers to a commit."""
         command = self.mechanism.extra.get("status")
         if command:
-            return {0: "open", 3: "none"}.get(self.machine.run(command, VERB_S).status, "unknown")
+            return by_status(self.machine, command, VERB_S)
         if self.mechanism.commit is None:
             return "unknown"
         status = self.machine.run(self.mechanism.commit, VERB_S).status
